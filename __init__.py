@@ -1,0 +1,1 @@
+"""On-device latency measurement, latency models, and architecture search within a latency."""

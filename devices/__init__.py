@@ -1,0 +1,1 @@
+"""Devices: how long does this model file take on that device?"""

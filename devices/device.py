@@ -1,0 +1,144 @@
+"""What a device is: its setup, the protocol it is timed by, and the rounds that it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+
+CANARY_DRIFT_LIMIT = 0.03
+"""A canary that moved by more than this share repeats its round, or is named in a verdict."""
+
+
+ModelKey = tuple[str, int]
+"""Identity of a timed model: its id and the bytes evicted before each run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model file to time. `id` and `eviction_bytes` are what its measurements are filed under.
+
+    Before each timed run, `eviction_bytes` of other memory are walked through and the input is
+    touched again (0: caches stay warm). Blocks are timed with an eviction that stands for the rest
+    of the network they will run in, whole networks without.
+    """
+
+    id: str
+    path: Path
+    eviction_bytes: int = 0
+
+    @property
+    def key(self) -> ModelKey:
+        """What a round files the model's visit under."""
+        return (self.id, self.eviction_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a latency is a property of, besides the model: the key of every measurement.
+
+    Two setups that differ in any field are never mixed. `device` names the hardware, `cores` are
+    the processors that the runtime was pinned to (`None`: not pinned).
+    """
+
+    device: str
+    runtime: str
+    runtime_version: str
+    accelerator: str = "cpu"
+    threads: int = 1
+    cores: tuple[int, ...] | None = None
+    precision: Precision = "float32"
+
+    @property
+    def key(self) -> str:
+        """The setup as one line of text, equal exactly for equal setups."""
+        cores = "any" if self.cores is None else "+".join(map(str, self.cores))
+        return "|".join(
+            (
+                self.device,
+                f"{self.runtime}-{self.runtime_version}",
+                self.accelerator,
+                f"threads={self.threads}",
+                f"cores={cores}",
+                self.precision,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TimingProtocol:
+    """How models are timed.
+
+    Every model is visited once in each of `rounds` rounds, in a new random order each; the rounds
+    are spread over `processes` fresh processes. A visit runs the model `warmups` times untimed,
+    then `runs` times timed. `seed` fixes the orders. At most `max_repeats` rounds are repeated
+    because the canary drifted; what drifts after that is accepted, and the verdict says so.
+    """
+
+    rounds: int = 8
+    processes: int = 4
+    runs: int = 5
+    warmups: int = 2
+    seed: int = 0
+    max_repeats: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """The timed runs of one model in one round.
+
+    `samples_ns` are all of them; `preempted[i]` tells that the process lost its processor during
+    sample i; `None` where the host can't tell.
+    """
+
+    samples_ns: tuple[int, ...]
+    preempted: tuple[bool, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One pass over a batch of models, and what could explain its numbers.
+
+    `run_id` names the call of `measure` that it belongs to, `process` the worker within it.
+    `canary_ns` are the samples of the fixed canary model, `canary_drift` the share by which their
+    median differs from the median over the call's rounds so far. A round that is not `accepted`
+    was repeated; it is kept, but no statistic uses it. `failures` maps a model to the cause.
+    """
+
+    run_id: str
+    process: int
+    index: int
+    attempt: int
+    accepted: bool
+    started_at: float
+    duration_s: float
+    canary_ns: tuple[int, ...]
+    canary_drift: float
+    visits: Mapping[ModelKey, Visit]
+    failures: Mapping[ModelKey, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Device(Protocol):
+    """Something that times model files: this CPU, a GPU, a phone."""
+
+    @property
+    def setup(self) -> Setup:
+        """The key under which its measurements are filed."""
+
+    def info(self) -> dict[str, Any]:
+        """Everything about the device and its runtime that could explain a latency.
+
+        What can't be read is `None`, with the reason beside it.
+        """
+
+    def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
+        """Time `models` by `protocol`; yield each round as it is finished.
+
+        A model that can't be loaded or run is in `failures` of every round, and stops none of the
+        others. Raises `DeviceError` when the device itself is lost.
+        """

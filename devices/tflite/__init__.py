@@ -1,0 +1,1 @@
+"""Writing TFLite models from ONNX models."""

@@ -1,0 +1,176 @@
+"""Torch realisation of a graph of operations: what is trained. The only module here on torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .blocks import Block
+from .network import Network
+from .onnx_model import Parameters, subject_graph
+from .ops import (
+    Activate,
+    Activation,
+    Add,
+    Conv,
+    Flatten,
+    GlobalAveragePool,
+    Linear,
+    Multiply,
+    OpGraph,
+    Pool,
+)
+
+
+def activate(activation: Activation, value: Tensor) -> Tensor:
+    """Apply an activation by its name."""
+    match activation:
+        case "none":
+            return value
+        case "relu":
+            return functional.relu(value)
+        case "relu6":
+            return functional.relu6(value)
+        case "swish":
+            return functional.silu(value)
+        case "hard_swish":
+            return functional.hardswish(value)
+        case "sigmoid":
+            return torch.sigmoid(value)
+        case "hard_sigmoid":
+            return functional.hardsigmoid(value)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm where the operation has one, activation."""
+
+    def __init__(self, op: Conv) -> None:
+        super().__init__()
+        self.op = op
+        self.conv = nn.Conv2d(
+            op.in_channels,
+            op.out_channels,
+            op.kernel,
+            op.stride,
+            padding=op.kernel // 2,
+            groups=op.groups,
+            bias=not op.batch_norm,
+        )
+        self.norm = nn.BatchNorm2d(op.out_channels) if op.batch_norm else None
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(N, in_channels, height, width) -> (N, out_channels, height', width')."""
+        value = self.conv(value)
+        if self.norm is not None:
+            value = self.norm(value)
+        return activate(self.op.activation, value)
+
+
+class TorchModel(nn.Module):
+    """A block, network or graph as a plain torch module, to train and to export.
+
+    `layers` holds the operations that have parameters, named as in the ONNX form with `_` for
+    dots: `layers["3_expand"]`.
+    """
+
+    def __init__(self, subject: Block | Network | OpGraph) -> None:
+        super().__init__()
+        self.graph = subject_graph(subject)
+        self.layers = nn.ModuleDict()
+        for node in self.graph.nodes:
+            match node.op:
+                case Conv() as op:
+                    self.layers[_layer_name(node.prefix, op.name)] = ConvNorm(op)
+                case Linear() as op:
+                    layer = nn.Linear(op.in_features, op.out_features)
+                    self.layers[_layer_name(node.prefix, op.name)] = layer
+                case _:
+                    pass
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(N, *input_shape) -> (N, *output_shape)."""
+        values = [value]
+        for node in self.graph.nodes:
+            read = [values[index] for index in node.inputs]
+            match node.op:
+                case Conv() | Linear() as op:
+                    result = self.layers[_layer_name(node.prefix, op.name)](read[0])
+                case Activate() as op:
+                    result = activate(op.activation, read[0])
+                case Pool() as op:
+                    result = _pool(op, read[0])
+                case GlobalAveragePool():
+                    result = read[0].mean((2, 3), keepdim=True)
+                case Flatten():
+                    result = read[0].flatten(1)
+                case Add():
+                    result = read[0] + read[1]
+                case Multiply():
+                    result = read[0] * read[1]
+            values.append(result)
+        return values[-1]
+
+    def load_folded(self, parameters: Parameters) -> None:
+        """Take the parameters of the ONNX form; batch norms become identities plus the bias."""
+        for node in self.graph.nodes:
+            if not isinstance(node.op, Conv | Linear):
+                continue
+            layer = self.layers[_layer_name(node.prefix, node.op.name)]
+            name = node.prefix + node.op.name
+            _load_layer(layer, parameters[f"{name}.weight"], parameters[f"{name}.bias"])
+
+    def folded(self) -> dict[str, NDArray[np.float32]]:
+        """Parameters of the ONNX form: batch norms' running statistics folded into weights."""
+        parameters = {}
+        for node in self.graph.nodes:
+            if not isinstance(node.op, Conv | Linear):
+                continue
+            layer = self.layers[_layer_name(node.prefix, node.op.name)]
+            weight, bias = _folded_layer(layer)
+            parameters[f"{node.prefix}{node.op.name}.weight"] = weight.float().numpy()
+            parameters[f"{node.prefix}{node.op.name}.bias"] = bias.float().numpy()
+        return parameters
+
+
+def _layer_name(prefix: str, name: str) -> str:
+    return prefix.replace(".", "_") + name
+
+
+@torch.no_grad()
+def _load_layer(layer: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+    target = layer.conv if isinstance(layer, ConvNorm) else layer
+    assert isinstance(target, nn.Conv2d | nn.Linear)
+    target.weight.copy_(torch.from_numpy(np.array(weight)))
+    if target.bias is not None:
+        target.bias.copy_(torch.from_numpy(np.array(bias)))
+    elif isinstance(layer, ConvNorm) and layer.norm is not None:
+        layer.norm.reset_running_stats()
+        layer.norm.weight.fill_((1 + layer.norm.eps) ** 0.5)
+        layer.norm.bias.copy_(torch.from_numpy(np.array(bias)))
+
+
+@torch.no_grad()
+def _folded_layer(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer in float64, batch norm folded."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight.double(), layer.bias.double()
+    assert isinstance(layer, ConvNorm)
+    weight, norm = layer.conv.weight.double(), layer.norm
+    if norm is None:
+        assert layer.conv.bias is not None
+        return weight, layer.conv.bias.double()
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    return weight * scale[:, None, None, None], bias
+
+
+def _pool(op: Pool, value: Tensor) -> Tensor:
+    if op.kind == "max":
+        return functional.max_pool2d(value, op.kernel, op.stride, op.kernel // 2)
+    return functional.avg_pool2d(
+        value, op.kernel, op.stride, op.kernel // 2, count_include_pad=False
+    )

@@ -1,0 +1,1 @@
+"""Search: which architecture is the most accurate within a latency?"""
