@@ -239,7 +239,7 @@ class MBConv(_Image):
 class Pooling(_Image):
     """Max or average pooling over a window."""
 
-    kind: PoolKind = "max"
+    pool: PoolKind = "max"
     kernel: int = 3
     stride: int = 2
 
@@ -250,7 +250,7 @@ class Pooling(_Image):
 
     def write(self, graph: OpGraph, *inputs: int, prefix: str = "") -> int:
         """Append this block's operations to `graph`; return the value that it gives."""
-        return graph.add(Pool(self.kind, self.kernel, self.stride), *inputs, prefix=prefix)
+        return graph.add(Pool(self.pool, self.kernel, self.stride), *inputs, prefix=prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,5 @@
 """Writing TFLite models from ONNX models."""
+
+from .conversion import COVERED_OPERATORS, convert
+
+__all__ = ["COVERED_OPERATORS", "convert"]

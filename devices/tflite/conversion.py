@@ -1,0 +1,29 @@
+"""ONNX in, TFLite out."""
+
+from __future__ import annotations
+
+import onnx
+
+from . import elementwise, linear, shapes, windows  # noqa: F401 (they register their operators)
+from .reading import read_graph
+from .translation import TRANSLATORS, Translation
+
+COVERED_OPERATORS = tuple(sorted(TRANSLATORS))
+"""The ONNX operators that `convert` translates."""
+
+
+def convert(model: onnx.ModelProto) -> bytes:
+    """Write an ONNX model as a TFLite flatbuffer (schema 3), float32, with one signature.
+
+    Values of four dimensions are NHWC, the model's inputs and outputs too; others are as in ONNX.
+    A dynamic batch becomes 1. The signature `serving_default` names inputs and outputs as ONNX
+    does. Equal models give equal bytes.
+
+    Activations, batch norms and constant sums are folded into the operators before them.
+    Symmetric padding becomes SAME where that gives the same windows (odd kernels at stride 1, and
+    odd sizes at stride 2), else an explicit PAD before VALID.
+
+    Raises `UsageError` where the model is damaged, has another dynamic dimension, or an operator
+    that is not among `COVERED_OPERATORS`; `DeviceError` where ai-edge-litert is not installed.
+    """
+    return Translation(read_graph(model, COVERED_OPERATORS)).run()

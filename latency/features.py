@@ -1,0 +1,218 @@
+"""What a predictor sees of a block: physical work terms, features, and what they range over.
+
+All of it is derived from the kernels of the block's ONNX graph, so a new kind of block needs
+nothing here. Work is what a vector processor really does: channels rounded up to the runtime's
+channel grid, pixels to a register tile, input channels read once for each group of outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .blocks import Block
+from .counts import Kernel, block_counts
+
+PIXEL_TILE = 6
+"""Output pixels that a matrix kernel computes at once, about: 5 to 7 on current processors."""
+
+CHANNEL_GROUP = 4
+"""Channel vectors that a convolution kernel computes at once, about."""
+
+CACHE_BYTES = 2**20
+"""A kernel that moves more than this leaves the second-level cache of most processors."""
+
+KERNEL_SIZES = (3, 5, 7)
+ALIASING_BYTES = 4096
+"""Rows at a multiple of this fall into one set of a first-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One block as a predictor sees it.
+
+    `work` are non-negative amounts whose weighted sum is the physical estimate; `features` go to
+    the boosted trees; `ranges` and `categories` tell whether a block is like those trained on.
+    """
+
+    work: Mapping[str, float]
+    features: Mapping[str, float]
+    ranges: Mapping[str, float]
+    categories: frozenset[str]
+
+
+@lru_cache(maxsize=100_000)
+def describe(block: Block, channel_grid: int) -> Description:
+    """Describe a block for a runtime with this channel grid; remembered."""
+    kernels = block_counts(block).kernels
+    return Description(
+        work=_work(kernels, channel_grid),
+        features=_features(block, kernels, channel_grid),
+        ranges=_ranges(block, kernels),
+        categories=_categories(block, kernels),
+    )
+
+
+def matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> NDArray[np.float64]:
+    """Rows as an array with a column for each of `names`; 0 where a row has no such value."""
+    values = [[row.get(name, 0.0) for name in names] for row in rows]
+    return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
+
+
+def names_of(rows: Iterable[Mapping[str, float]]) -> tuple[str, ...]:
+    """Every name in `rows`, sorted."""
+    return tuple(sorted({name for row in rows for name in row}))
+
+
+def kernel_class(kernel: Kernel, channel_grid: int) -> str:
+    """The class whose kernels cost alike for their work.
+
+    A convolution to a single pixel is a product of a matrix and a vector, bound by its weights; a
+    `stem` reads too few channels to fill a vector. Element-wise kernels go by their operation.
+    """
+    if kernel.kind in ("conv", "pointwise", "linear"):
+        if kernel.out_height * kernel.out_width == 1:
+            return "vector"
+        if kernel.kind == "conv" and kernel.in_channels < channel_grid:
+            return "stem"
+    return kernel.operation if kernel.kind in ("elementwise", "copy") else kernel.kind
+
+
+def round_up(value: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `value`."""
+    return -(-value // step) * step
+
+
+def _work(kernels: Sequence[Kernel], grid: int) -> dict[str, float]:
+    work: defaultdict[str, float] = defaultdict(float, block=1.0)
+    for kernel in kernels:
+        of = kernel_class(kernel, grid)
+        work[f"kernels {of}"] += 1
+        _add_class_work(work, of, kernel, grid)
+        work["moved bytes"] += kernel.moved_bytes
+        work["weight bytes"] += kernel.weight_bytes
+        work["spilled bytes"] += max(0, kernel.moved_bytes - CACHE_BYTES)
+        for fused in kernel.operation.split("+")[1:]:
+            work[f"fused {fused}"] += kernel.output_bytes
+    if kernels:
+        work["input bytes"] = kernels[0].input_bytes
+        work["output bytes"] = kernels[-1].output_bytes
+    return dict(work)
+
+
+def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid: int) -> None:
+    pixels, window = kernel.out_height * kernel.out_width, math.prod(kernel.kernel)
+    channels = round_up(kernel.out_channels, grid)
+    match of:
+        case "conv" | "stem" | "pointwise" | "linear":
+            read = kernel.in_channels if of == "stem" else round_up(kernel.in_channels, grid)
+            products = pixels * window * read // kernel.groups
+            passes = products * -(-channels // (CHANNEL_GROUP * grid))
+            work["products"] += products * channels
+            work["passes"] += passes
+            work[f"products {of}"] += products * channels
+            work[f"passes {of}"] += passes
+            if of == "pointwise":
+                work["tiles pointwise"] += -(-pixels // PIXEL_TILE) * read * channels
+            elif of == "conv":
+                edge = min(kernel.out_width, kernel.kernel[-1] - 1) * kernel.out_height
+                work["edge products conv"] += edge * window * read * channels
+        case "depthwise":
+            products = pixels * window * channels
+            work["products depthwise"] += products
+            work[f"products depthwise {kernel.kernel[0]}"] += products
+            if max(kernel.stride) > 1:
+                work["strided products depthwise"] += products
+        case "vector":
+            work["products vector"] += kernel.flops / 2
+        case "pool" | "global_pool":
+            work[f"flops {of}"] += kernel.flops
+            work[f"channels {of}"] += kernel.in_channels
+        case _:
+            work["element-wise bytes"] += kernel.output_bytes
+            work[f"bytes {of}"] += kernel.output_bytes
+
+
+def _features(block: Block, kernels: Sequence[Kernel], grid: int) -> dict[str, float]:
+    """Features of the block; categories as 0 or 1, amounts as logarithms."""
+    if not kernels:
+        return {}
+    classes = [kernel_class(kernel, grid) for kernel in kernels]
+    flops: Counter[str] = Counter()
+    for of, kernel in zip(classes, kernels, strict=True):
+        flops[of if of in _MATRIX_CLASSES else "other"] += kernel.flops
+    all_flops, moved = sum(flops.values()), sum(kernel.moved_bytes for kernel in kernels)
+    last = kernels[-1]
+    features = {
+        "log flops": math.log1p(all_flops),
+        "log moved bytes": math.log1p(moved),
+        "log intensity": math.log1p(all_flops) - math.log1p(moved),
+        "log weight bytes": math.log1p(sum(kernel.weight_bytes for kernel in kernels)),
+        "log largest output": math.log1p(max(kernel.output_bytes for kernel in kernels)),
+        "log pixels in": math.log(kernels[0].height * kernels[0].width),
+        "log pixels out": math.log(last.out_height * last.out_width),
+        "width rest": kernels[0].width % PIXEL_TILE,
+        "width rest out": last.out_width % PIXEL_TILE,
+        "aliasing": math.gcd(kernels[0].width * grid * 4, ALIASING_BYTES),
+        "stride": max(max(kernel.stride) for kernel in kernels),
+        "kernels": len(kernels),
+        "squeeze-excite": float("vector" in classes),
+        "residual": float("Add" in classes),
+    }
+    features |= {f"log flops {of}": math.log1p(flops[of]) for of in (*_MATRIX_CLASSES, "other")}
+    windows = [max(kernel.kernel) for kernel in kernels if max(kernel.kernel) > 1]
+    window = max(windows, default=1)
+    features |= {f"kernel {size}": float(window == size) for size in KERNEL_SIZES}
+    wide = [kernel for kernel in kernels if kernel.kind in ("conv", "pointwise", "linear")]
+    wide = [kernel for kernel in wide if kernel.out_height * kernel.out_width > 1] or [last]
+    for place, kernel in (("first", wide[0]), ("last", wide[-1])):
+        features |= _alignment(place, kernel, grid)
+    activation = getattr(block, "activation", "none")
+    return features | {f"activation {activation}": 1.0, f"kind {type(block).__name__}": 1.0}
+
+
+_MATRIX_CLASSES = ("conv", "depthwise", "pointwise", "vector")
+
+
+def _alignment(place: str, kernel: Kernel, grid: int) -> dict[str, float]:
+    """How the channels of a kernel fit the vectors of the processor."""
+    read, written = kernel.in_channels, kernel.out_channels
+    padded = round_up(written, grid)
+    return {
+        f"log channels read {place}": math.log(read),
+        f"log channels written {place}": math.log(written),
+        f"rest of 8 read {place}": read % 8,
+        f"rest of 8 written {place}": written % 8,
+        f"rest read {place}": read % grid / grid,
+        f"rest written {place}": written % grid / grid,
+        f"padding read {place}": round_up(read, grid) / read,
+        f"padding written {place}": padded / written,
+        f"padding of groups {place}": round_up(padded, CHANNEL_GROUP * grid) / padded,
+    }
+
+
+def _ranges(block: Block, kernels: Sequence[Kernel]) -> dict[str, float]:
+    counts = block_counts(block)
+    return {
+        "FLOPs": counts.flops,
+        "bytes moved": counts.moved_bytes,
+        "bytes of weights": counts.weight_bytes,
+        "pixels": max((kernel.height * kernel.width for kernel in kernels), default=0),
+        "channels": max((kernel.out_channels for kernel in kernels), default=0),
+    }
+
+
+def _categories(block: Block, kernels: Sequence[Kernel]) -> frozenset[str]:
+    found = {f"block kind {type(block).__name__}"}
+    for kernel in kernels:
+        found.add(f"operation {kernel.operation}")
+        if kernel.kind in ("conv", "depthwise", "pool"):
+            window = "x".join(map(str, kernel.kernel))
+            found |= {f"{kernel.kind} kernel {window}", f"{kernel.kind} stride {kernel.stride[0]}"}
+    return frozenset(found)

@@ -1,0 +1,99 @@
+"""Channel grid of a runtime: the widths at which its latency over channels runs smoothly.
+
+Runtimes compute channels in vectors of 4 to 32, so latency over width is a sawtooth: what lies
+between two multiples of the vector costs as much as the next multiple, or more. A few blocks that
+differ in one width show which multiples those are.
+
+Decision rule of `channel_grid`: of the steps 32, 16, 8 and 4, the largest one whose multiples are
+all needed. Every probe halfway between two neighbouring multiples of the step (for 4: every probe
+that is no multiple of 4) is compared with the straight line between those two. Where nothing is
+padded the two agree, apart from noise; where the step is the vector, the halfway points stick out
+above the line. The step is the grid if their median sticks out by `STICKING_OUT`, and by
+`NOISE_FACTOR` times its own uncertainty. If no step does, latency is smooth, any width would do,
+and `DEFAULT_GRID` is kept, which divides the widths that spaces are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..devices.errors import UsageError
+from .blocks import MBConv
+
+GRIDS = (32, 16, 8, 4)
+DEFAULT_GRID = 8
+
+STICKING_OUT = 0.04
+"""Share by which points off the grid must lie above the line through points on it."""
+
+NOISE_FACTOR = 3.0
+"""How many of its standard errors the median must lie above the line."""
+
+FEWEST_POINTS = 3
+"""Points halfway between multiples that a step needs to be judged by."""
+
+PROBE_CHANNELS = (*range(32, 132, 4), 33, 46, 57, 70, 83, 94)
+"""Widths to probe: all multiples of 4 over three periods of 32, and some that are none."""
+
+
+def probe_blocks(pixels: int = 14) -> list[MBConv]:
+    """Blocks that show the grid: 1x1, depthwise 3x3, 1x1, alike but for the channels between.
+
+    The 16 channels at either end lie on the grid of every step up to 16.
+    """
+    return [
+        MBConv(
+            in_channels=16,
+            out_channels=16,
+            expanded_channels=channels,
+            height=pixels,
+            width=pixels,
+            residual=False,
+        )
+        for channels in sorted(PROBE_CHANNELS)
+    ]
+
+
+def channel_grid(channels: Sequence[int], latency_ms: Sequence[float]) -> int:
+    """The step on whose multiples latency over width is smooth: 4, 8, 16 or 32.
+
+    The rule stands at the top of the module. 8 unless the probes clearly say otherwise, or where
+    there are too few of them to tell. Raises `UsageError` for latencies that can't be.
+    """
+    if len(channels) != len(latency_ms) or not all(0 < value < math.inf for value in latency_ms):
+        raise UsageError("each probed width needs one latency, positive and finite")
+    probes = dict(zip(channels, latency_ms, strict=True))
+    for step in GRIDS:
+        if _sticks_out(excess(probes, step)):
+            return step
+    return DEFAULT_GRID
+
+
+def excess(probes: dict[int, float], step: int) -> NDArray[np.float64]:
+    """By what share the probes halfway between multiples of `step` lie above the line.
+
+    For 4 that is every probe which is no multiple of it; no finer step is told apart.
+    """
+    half = step // 2 if step > min(GRIDS) else 1
+    found = []
+    for channels, latency_ms in sorted(probes.items()):
+        below = channels // step * step
+        above = below + step
+        if channels % step == 0 or channels % half or not {below, above} <= probes.keys():
+            continue
+        share = (channels - below) / step
+        line = (1 - share) * probes[below] + share * probes[above]
+        found.append(latency_ms / line - 1)
+    return np.array(found)
+
+
+def _sticks_out(above_line: NDArray[np.float64]) -> bool:
+    if len(above_line) < FEWEST_POINTS:
+        return False
+    middle = float(np.median(above_line))
+    spread = 1.4826 * float(np.median(np.abs(above_line - middle)))
+    return middle > STICKING_OUT and middle > NOISE_FACTOR * spread / math.sqrt(len(above_line))

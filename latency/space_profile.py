@@ -1,0 +1,327 @@
+"""Profiling a whole space: from nothing but a space and a device to a calibrated latency table.
+
+Phase A times, in one shuffled batch, the probes of the channel grid, whole networks as they are
+deployed (called in a loop, nothing evicted), and the blocks of the calibration networks at every
+candidate eviction size. That decides how blocks are timed on this device. Phase B times all other
+blocks that way. Everything is derived from the store again by `build_space_profile`, so a table
+can be rebuilt at any time without the device.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from rich.progress import Progress
+
+from ..devices.device import Device, ModelKey, Setup, TimingProtocol
+from ..devices.errors import DeviceError
+from ..devices.measurement import Measurement
+from .blocks import Block
+from .calibration import FEWEST_NETWORKS, BlockTerms, Calibration, block_terms, calibrate, is_timed
+from .grid import DEFAULT_GRID, channel_grid, probe_blocks
+from .network import Network
+from .profile import profile
+from .space_plan import EVICTION_CANDIDATES, Plan, timed_blocks
+from .spaces import ProfilableSpace
+from .store import Store
+from .subject import subject_id
+from .table import Entry, Estimate, EvictionTrial, LatencyTable
+
+ALIKE = 0.1
+"""Calibrations whose errors differ by less than this share are equally good."""
+
+BIAS_TIE = 0.01
+"""Plain sums whose biases differ by no more than this are alike; the smaller eviction is taken."""
+
+NetworkTerms = list[BlockTerms]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCheck:
+    """A measured network beside what the table says of it.
+
+    `held_out` tells that it took no part in the calibration.
+    """
+
+    network: Network
+    measured_ms: float
+    verdict: str
+    estimate: Estimate
+    held_out: bool
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured latency lies inside the estimate's interval."""
+        return self.estimate.low_ms <= self.measured_ms <= self.estimate.high_ms
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceProfile:
+    """A latency table and what it was made from.
+
+    `canary_shift` is by what share the canary was slower in phase B than in phase A (`None` where
+    one of them has no rounds of its own): as far as the device drifted in between, the table's
+    remaining blocks are off by the same share. `unstable` counts blocks and networks whose
+    verdict is not `stable`, `failures` names the cause for each model that could not be timed.
+    """
+
+    table: LatencyTable
+    checks: tuple[NetworkCheck, ...]
+    canary_shift: float | None
+    unstable: int
+    failures: Mapping[ModelKey, str]
+
+
+def profile_space(
+    space: ProfilableSpace,
+    device: Device,
+    store: Store,
+    protocol: TimingProtocol,
+    progress: Progress | None = None,
+    strict: bool = False,
+    calibration_networks: int = 16,
+    held_out_networks: int = 24,
+    eviction_candidates: Sequence[int] = EVICTION_CANDIDATES,
+    seed: int = 0,
+) -> SpaceProfile:
+    """Time what a table of `space` needs, as far as the store lacks it, and build the table.
+
+    Raises `DeviceError` where the device is lost or too little could be timed, `UnstableError`
+    with `strict` where a verdict is not stable, `UsageError` as `Plan.draw`.
+    """
+    plan = Plan.draw(space, calibration_networks, held_out_networks, eviction_candidates, seed)
+    profile(
+        device,
+        plan.first_phase(),
+        store,
+        protocol,
+        strict=strict,
+        progress=progress,
+        description="networks, and how to time blocks",
+    )
+    chosen = _choice(store.all_measurements(device.setup), plan, device.setup, space)
+    profile(
+        device,
+        plan.second_phase(space, chosen.eviction_bytes, chosen.grid),
+        store,
+        protocol,
+        strict=strict,
+        progress=progress,
+        description="blocks",
+    )
+    return build_space_profile(store, device.setup, space, plan)
+
+
+def build_table(
+    store: Store,
+    setup: Setup,
+    space: ProfilableSpace,
+    calibration_networks: int = 16,
+    held_out_networks: int = 24,
+    eviction_candidates: Sequence[int] = EVICTION_CANDIDATES,
+    seed: int = 0,
+) -> LatencyTable:
+    """The table that `profile_space` gave when called with the same numbers, from its store."""
+    plan = Plan.draw(space, calibration_networks, held_out_networks, eviction_candidates, seed)
+    return build_space_profile(store, setup, space, plan).table
+
+
+def build_space_profile(
+    store: Store, setup: Setup, space: ProfilableSpace, plan: Plan
+) -> SpaceProfile:
+    """Choose the eviction size, calibrate, and evaluate on held-out networks, from the store."""
+    found = store.all_measurements(setup)
+    chosen = _choice(found, plan, setup, space)
+    subjects = store.subjects()
+    entries: dict[Block, Entry] = {}
+    for (model_id, size), measurement in sorted(found.items()):
+        subject = subjects[model_id]
+        if size == chosen.eviction_bytes and isinstance(subject, Block):
+            entries[subject] = entry_of(measurement)
+    table = LatencyTable(
+        setup, chosen.eviction_bytes, chosen.grid, entries, chosen.calibration, chosen.trials
+    )
+    checks = tuple(_checks(table, plan, found))
+    held_out = [check for check in checks if check.held_out]
+    if held_out:
+        terms = [_terms(check.network, table) for check in held_out]
+        measured = [check.measured_ms for check in held_out]
+        table = replace(table, calibration=table.calibration.evaluate(terms, measured))
+    used = {
+        (subject_id(subject), size)
+        for subject, size in (
+            *plan.first_phase(),
+            *plan.second_phase(space, chosen.eviction_bytes, chosen.grid),
+        )
+    }
+    return SpaceProfile(
+        table,
+        checks,
+        _canary_shift(store, setup, plan),
+        sum(found[key].verdict.kind != "stable" for key in used if key in found),
+        {key: cause for key, cause in store.failures(setup).items() if key in used},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What phase A decided."""
+
+    eviction_bytes: int
+    calibration: Calibration
+    trials: tuple[EvictionTrial, ...]
+    grid: int
+
+
+def choose_eviction(calibrations: Mapping[int, Calibration]) -> int:
+    """The eviction size to time blocks with, given the calibration that each size leads to.
+
+    What counts is how well networks are predicted, so the size with the lowest leave-one-out
+    error leads. With some 16 networks, though, several sizes are as good: those whose error is
+    larger by less than `ALIKE`, or whose mean squared error by less than one standard error of
+    the difference, network by network (the one-standard-error rule, Breiman et al. 1984). Among
+    them the one whose *plain* sums are least biased is taken: its calibration corrects least, so
+    it is the one to trust with unlike networks, and its isolated blocks mean what they say.
+    Biases within `BIAS_TIE` of the least are ties, which go to the smaller size: it is the
+    quicker to time.
+    """
+    squares = {
+        size: np.array(calibration.residuals) ** 2 for size, calibration in calibrations.items()
+    }
+    best = squares[min(squares, key=lambda size: (squares[size].mean(), size))]
+    biases = {}
+    for size, calibration in calibrations.items():
+        standard_error = (squares[size] - best).std(ddof=1) / np.sqrt(len(best))
+        largest = max((1 + ALIKE) ** 2 * best.mean(), best.mean() + standard_error)
+        if squares[size].mean() <= largest:
+            assert calibration.plain is not None
+            biases[size] = abs(calibration.plain.bias)
+    least = min(biases.values())
+    return min(size for size, bias in biases.items() if bias <= least + BIAS_TIE)
+
+
+def _choice(
+    found: Mapping[ModelKey, Measurement], plan: Plan, setup: Setup, space: ProfilableSpace
+) -> _Choice:
+    """Decide eviction size, calibration and channel grid on what phase A measured.
+
+    Where the whole space was measured at some size, that decision stands: rounds that were added
+    since must not move it to a size at which most blocks are missing.
+    """
+    covered = _covered_sizes(found, plan, space)
+    # The networks that each size can be judged by; only sizes with the most are compared.
+    usable = {
+        size: [
+            network
+            for network in plan.calibration
+            if (network.key, 0) in found and _measured_terms(network, size, found) is not None
+        ]
+        for size in covered or plan.eviction_candidates
+    }
+    networks = max(usable.values(), key=len, default=[])
+    calibrations: dict[int, Calibration] = {}
+    for size, listed in usable.items():
+        if listed == networks and len(networks) >= FEWEST_NETWORKS:
+            terms = [_measured_terms(network, size, found) or [] for network in networks]
+            measured = [found[network.key, 0].median_ms for network in networks]
+            calibrations[size] = calibrate(terms, measured)
+    if not calibrations:
+        raise DeviceError(
+            f"the store has {len(networks)} of {len(plan.calibration)} calibration networks of "
+            f"{setup.key} with all of their blocks; {FEWEST_NETWORKS} are needed. Profile the "
+            "space on that device, with the same numbers of networks and the same seed."
+        )
+    chosen = choose_eviction(calibrations)
+    trials = tuple(
+        EvictionTrial(size, item.plain.bias, item.leave_one_out.rmspe, size == chosen)
+        for size, item in calibrations.items()
+        if item.plain is not None and item.leave_one_out is not None
+    )
+    return _Choice(chosen, calibrations[chosen], trials, _probed_grid(found))
+
+
+def _covered_sizes(
+    found: Mapping[ModelKey, Measurement], plan: Plan, space: ProfilableSpace
+) -> list[int]:
+    """The candidate sizes at which every block of the space was measured."""
+    needed = [block.key for block in space.blocks() if is_timed(block)]
+    return [
+        size for size in plan.eviction_candidates if all((key, size) in found for key in needed)
+    ]
+
+
+def _probed_grid(found: Mapping[ModelKey, Measurement]) -> int:
+    probes = [
+        (block.expanded_channels, found[block.key, 0].median_ms)
+        for block in probe_blocks()
+        if (block.key, 0) in found
+    ]
+    if not probes:
+        return DEFAULT_GRID
+    channels, latency_ms = zip(*probes, strict=True)
+    return channel_grid(channels, latency_ms)
+
+
+def _measured_terms(
+    network: Network, size: int, found: Mapping[ModelKey, Measurement]
+) -> NetworkTerms | None:
+    """The network's timed blocks, `None` where one of them was not measured."""
+    blocks = [block for block in network.blocks if is_timed(block)]
+    if any((block.key, size) not in found for block in blocks):
+        return None
+    return [block_terms(block, found[block.key, size].median_ms) for block in blocks]
+
+
+def _terms(network: Network, table: LatencyTable) -> NetworkTerms:
+    return [
+        block_terms(block, table.estimate(block).latency_ms)
+        for block in network.blocks
+        if is_timed(block)
+    ]
+
+
+def entry_of(measurement: Measurement) -> Entry:
+    """The table's entry for a measured block."""
+    return Entry(
+        measurement.median_ms,
+        measurement.low_ms,
+        measurement.high_ms,
+        measurement.verdict.kind,
+        measurement.verdict.reasons,
+    )
+
+
+def _checks(
+    table: LatencyTable, plan: Plan, found: Mapping[ModelKey, Measurement]
+) -> Iterable[NetworkCheck]:
+    """Every measured network all of whose blocks were measured too."""
+    for networks, held_out in ((plan.calibration, False), (plan.held_out, True)):
+        for network in networks:
+            measurement = found.get((network.key, 0))
+            if measurement is None or not all(
+                block in table.entries for block in timed_blocks([network])
+            ):
+                continue
+            yield NetworkCheck(
+                network,
+                measurement.median_ms,
+                measurement.verdict.kind,
+                table.network(network),
+                held_out,
+            )
+
+
+def _canary_shift(store: Store, setup: Setup, plan: Plan) -> float | None:
+    """The canary's median over phase B's rounds relative to phase A's, less 1."""
+    first = {(subject_id(subject), size) for subject, size in plan.first_phase()}
+    medians: dict[bool, list[float]] = {True: [], False: []}
+    for item in store.rounds(setup):
+        if item.accepted and item.canary_ns and item.visits:
+            # A round of phase B has none of phase A's models: those were finished before.
+            medians[first.isdisjoint(item.visits)].append(statistics.median(item.canary_ns))
+    if not medians[True] or not medians[False]:
+        return None
+    return statistics.median(medians[True]) / statistics.median(medians[False]) - 1

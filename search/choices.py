@@ -1,0 +1,174 @@
+"""The choices of a space, which of them are on, and the one form of those that mean the same."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..devices.errors import UsageError
+from ..latency.cost import elimination_order, spread
+
+SKIP = "skip"
+"""The option that leaves a layer out."""
+
+Option = str | int | float
+
+_Table = tuple[tuple[int, ...], NDArray[np.object_]]
+"""Positions of choices, and 1 for each combination of their options that is canonical."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A named decision between options.
+
+    `when` switches it on: the choice is active only while every choice named there has one of the
+    options listed for it. A choice that is off has its first option in the canonical form.
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    when: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
+
+
+class ChoiceRules:
+    """What the canonical form of a space's choices is.
+
+    Choices that are off have their first option, and within a run skips come last.
+    """
+
+    def __init__(
+        self, space: str, choices: Sequence[Choice], runs: Iterable[tuple[str, ...]]
+    ) -> None:
+        self.space = space
+        self.choices = tuple(choices)
+        self.option_counts = tuple(len(choice.options) for choice in self.choices)
+        self._positions = {choice.name: index for index, choice in enumerate(self.choices)}
+        if len(self._positions) != len(self.choices):
+            raise UsageError(f"space {space}: two choices have one name")
+        if 0 in self.option_counts:
+            raise UsageError(f"space {space}: a choice has no options")
+        self._conditions = tuple(self._condition(choice) for choice in self.choices)
+        self._runs = tuple(self._run(names) for names in runs)
+
+    def position(self, name: str) -> int:
+        """Index of the choice called `name`."""
+        if name not in self._positions:
+            raise UsageError(
+                f"space {self.space} has no choice {name}; it has {[*self._positions]}"
+            )
+        return self._positions[name]
+
+    def count(self) -> int:
+        """Number of canonical combinations, exactly."""
+        return _count(self.option_counts, [*self._condition_tables(), *self._run_tables()])
+
+    def is_on(self, position: int, chosen: Mapping[int, int]) -> bool:
+        """Whether a choice is on, given the options of those that it depends on."""
+        return all(chosen[parent] in allowed for parent, allowed in self._conditions[position])
+
+    def active(self, choices: Sequence[int]) -> tuple[bool, ...]:
+        """Which choices are on."""
+        chosen = dict(enumerate(choices))
+        return tuple(self.is_on(position, chosen) for position in range(len(choices)))
+
+    def canonical(self, choices: Sequence[int]) -> tuple[int, ...]:
+        """The one form that stands for all choices giving the same network."""
+        self.check(choices)
+        result = [
+            int(choice) if on else 0
+            for choice, on in zip(choices, self.active(choices), strict=True)
+        ]
+        for positions, skip in self._runs:
+            kept = [result[position] for position in positions if result[position] != skip]
+            kept += [skip] * (len(positions) - len(kept))
+            for position, choice in zip(positions, kept, strict=True):
+                result[position] = choice
+        return tuple(result)
+
+    def check(self, choices: Sequence[int]) -> None:
+        """Raise `UsageError`, naming the choice, where one has no such option."""
+        if len(choices) != len(self.choices):
+            raise UsageError(
+                f"space {self.space} has {len(self.choices)} choices; {len(choices)} were given"
+            )
+        for choice, index in zip(self.choices, choices, strict=True):
+            if not 0 <= index < len(choice.options):
+                raise UsageError(
+                    f"space {self.space}: choice {choice.name} has options 0 to "
+                    f"{len(choice.options) - 1}, not {index}"
+                )
+
+    def _condition(self, choice: Choice) -> tuple[tuple[int, frozenset[int]], ...]:
+        """Positions that `choice` depends on, each with the option indices that switch it on."""
+        conditions = []
+        for name, options in choice.when.items():
+            parent = self.choices[self.position(name)]
+            unknown = [option for option in options if option not in parent.options]
+            if unknown:
+                raise UsageError(f"choice {choice.name}: {name} has no options {unknown}")
+            if any(
+                not set(choice.when.get(above, ())) <= set(wanted) or above not in choice.when
+                for above, wanted in parent.when.items()
+            ):
+                # Activity is then a function of this choice's own conditions, with no nesting.
+                raise UsageError(
+                    f"choice {choice.name} depends on {name}, which is itself conditional: list "
+                    f"the conditions of {name} too"
+                )
+            allowed = frozenset(parent.options.index(option) for option in options)
+            conditions.append((self.position(name), allowed))
+        return tuple(conditions)
+
+    def _run(self, names: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
+        """Positions of a run of layers, and the index of their skip."""
+        positions = tuple(self.position(name) for name in names)
+        members = [self.choices[position] for position in positions]
+        options = members[0].options
+        if any(choice.options != options or choice.when for choice in members):
+            raise UsageError(f"space {self.space}: run {names} needs equal options and no `when`")
+        if SKIP not in options:
+            raise UsageError(f"space {self.space}: run {names} has no option {SKIP!r}")
+        return positions, options.index(SKIP)
+
+    def _condition_tables(self) -> Iterator[_Table]:
+        """1 where a choice is on, or is off and has its first option."""
+        for child, condition in enumerate(self._conditions):
+            if condition:
+                parents = tuple(parent for parent, _ in condition)
+                counts = [self.option_counts[position] for position in (*parents, child)]
+                table = np.zeros(counts, dtype=object)
+                table[..., 0] = 1
+                table[np.ix_(*(sorted(allowed) for _, allowed in condition))] = 1
+                yield (*parents, child), table
+
+    def _run_tables(self) -> Iterator[_Table]:
+        """0 where a skip comes before a layer that is kept."""
+        for positions, skip in self._runs:
+            for pair in itertools.pairwise(positions):
+                table = np.ones([self.option_counts[position] for position in pair], dtype=object)
+                table[skip, :] = 0
+                table[skip, skip] = 1
+                yield pair, table
+
+
+def _count(option_counts: tuple[int, ...], tables: list[_Table]) -> int:
+    """Sum over all architectures of the product of `tables`, in Python's exact integers."""
+    pending = list(tables)
+    total = 1
+    for position in elimination_order(option_counts, [scope for scope, _ in tables]):
+        touching = [table for table in pending if position in table[0]]
+        pending = [table for table in pending if position not in table[0]]
+        scope = tuple(sorted({p for positions, _ in touching for p in positions} - {position}))
+        joined = np.ones([option_counts[p] for p in (*scope, position)], dtype=object)
+        for positions, values in touching:
+            joined = joined * spread(values, positions, (*scope, position))
+        summed = joined.sum(axis=-1)
+        if scope:
+            pending.append((scope, summed))
+        else:
+            total *= int(summed)
+    return total

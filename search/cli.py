@@ -1,0 +1,171 @@
+"""The command `latkit`: the verbs of all folders, and `search` and `report` of this one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..devices import cli as devices_cli
+from ..devices.console import exit_with_code, print_json, progress_bar, stderr, stdout
+from ..devices.device import TimingProtocol
+from ..devices.errors import UsageError
+from ..latency import cli as latency_cli
+from ..latency.options import (
+    CoresOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RuntimeOption,
+    StoreOption,
+    ThreadsOption,
+    open_chosen,
+)
+from ..latency.spaces import load_space
+from ..latency.store import Store
+from ..latency.table import LatencyTable
+
+app = typer.Typer(
+    name="latkit",
+    help="Measure and model latency on a device, and search for networks within a latency.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+devices_cli.register(app)
+latency_cli.register(app)
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+@app.command("search")
+def search_verb(
+    table: Annotated[Path, typer.Option("--table", help="A table that `latkit table` wrote.")],
+    space: Annotated[
+        str, typer.Option("--space", help="A space by name, or path/file.py:NAME (it is run).")
+    ] = "mobile",
+    target_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--target-latency-ms", help="Latency to land on. Default: the middle of the space."
+        ),
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="evolution or reinforce.")] = "evolution",
+    population: Annotated[int, typer.Option(min=2, help="Evaluations in a round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of evaluations.")] = 6,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="A folder of class folders, or an .npz. Default: digits."),
+    ] = None,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Bring images of other sizes to the space's.")
+    ] = False,
+    supernet_epochs: Annotated[int, typer.Option(min=1)] = 60,
+    retraining_epochs: Annotated[int, typer.Option(min=1)] = 30,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror training images (not digits or text).")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the split, training and search.")] = 0,
+    training_threads: Annotated[
+        int | None, typer.Option(min=1, help="Torch's threads. Default: one a processor.")
+    ] = None,
+    device: DeviceOption = "cpu",
+    runtime: RuntimeOption = "onnxruntime",
+    threads: ThreadsOption = 1,
+    cores: CoresOption = None,
+    precision: PrecisionOption = "float32",
+    store: StoreOption = latency_cli.DEFAULT_STORE,
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder of the search; it resumes from there.")
+    ] = Path("search"),
+    json: JsonOption = False,
+) -> None:
+    """Search a space for its best network at a latency; train, export and measure it.
+
+    Random search gets as many evaluations and the same training, to compare with. A search that
+    was cut off goes on where it was when it is started again.
+    """
+
+    def run() -> None:
+        if strategy not in ("evolution", "reinforce"):
+            raise UsageError(f"--strategy {strategy}: it is evolution or reinforce")
+        from .data import load_data
+        from .pipeline import Search, SearchSettings, default_target_ms
+        from .results_shown import print_result, result_json
+        from .space import SearchSpace
+        from .training import TrainingSettings
+
+        loaded = LatencyTable.load(table)
+        opened = open_chosen(device, runtime, threads, cores, precision)
+        loaded.check_setup(opened.setup)
+        images = load_data(data, seed=seed, resize=resize)
+        chosen = load_space(space, classes=len(images.classes))
+        if not isinstance(chosen, SearchSpace):
+            raise UsageError(f"{space} can be profiled, but is no SearchSpace to be searched")
+        settings = SearchSettings(
+            target_ms=target_latency_ms or default_target_ms(chosen, loaded),
+            strategy="evolution" if strategy == "evolution" else "reinforce",
+            population=population,
+            rounds=rounds,
+            seed=seed,
+            threads=training_threads or os.cpu_count() or 1,
+            supernet=TrainingSettings(epochs=supernet_epochs, seed=seed, flip=flip),
+            retraining=TrainingSettings(
+                epochs=retraining_epochs,
+                learning_rate=0.05,
+                schedule="cosine",
+                seed=seed,
+                flip=flip,
+            ),
+        )
+        stderr.print(f"target: {settings.target_ms:g} ms on {opened.setup.key}", markup=False)
+        with Store(store) as kept, progress_bar() as progress:
+            result = Search(
+                space=chosen,
+                space_address=space,
+                table=loaded,
+                table_file=table,
+                device=opened,
+                store=kept,
+                protocol=TimingProtocol(),
+                data=images,
+                settings=settings,
+                folder=output,
+                progress=progress,
+            ).run()
+        if json:
+            print_json(result_json(result))
+        else:
+            print_result(result)
+
+    exit_with_code(run)
+
+
+@app.command("report")
+def report_verb(
+    search: Annotated[
+        Path, typer.Option("--search", help="Folder that `latkit search` wrote.")
+    ] = Path("search"),
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder to write to. Default: the search's.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the report of a search: one HTML file that needs no network, and its figures."""
+
+    def run() -> None:
+        from .report import write_report
+        from .search_report import report_input
+
+        page = write_report(report_input(search), output or search)
+        if json:
+            print_json({"report": str(page)})
+        else:
+            stdout.print(f"written to {page}", markup=False, highlight=False)
+
+    exit_with_code(run)

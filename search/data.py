@@ -1,0 +1,148 @@
+"""Images to train on: split into training, validation and test images, normalised, augmented."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..devices.errors import UsageError
+from .images import LabelledImages, read_digits, read_images
+
+SMALLEST_DEVIATION = 1.0
+"""Standard deviations are at least this many of 256 levels: a constant channel has none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Images of one part of a data set: uint8 (N, 3, size, size), and their classes (N,)."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Three disjoint parts of a data set, and the statistics that normalise it.
+
+    `train` teaches weights, `validation` scores architectures during a search, `test` is for
+    final numbers only. `mean` and `deviation` are the training images', by channel, in 0..255.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part
+    validation: Part
+    test: Part
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """What a network reads: normalised float32, channels last in memory."""
+        mean = torch.tensor(self.mean).view(1, 3, 1, 1)
+        deviation = torch.tensor(self.deviation).view(1, 3, 1, 1)
+        values = (pixels.float() - mean) / deviation
+        return values.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def key(self) -> str:
+        """Identity of the images and their split: a short sha256."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            for tensor in (part.pixels, part.labels):
+                digest.update(str(tuple(tensor.shape)).encode())
+                digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()[:32]
+
+
+def load_data(
+    source: Path | None = None,
+    image_size: int = 32,
+    seed: int = 0,
+    *,
+    resize: bool = False,
+    validation_share: float = 0.2,
+    test_share: float = 0.2,
+) -> Dataset:
+    """Images of a folder of class folders or an .npz file; scikit-learn's digits for `None`.
+
+    The split is stratified (each class is in each part) and drawn by `seed`. A source that has
+    test images of its own keeps them. All images are held in memory. Raises `UsageError` where
+    the source can't be used; images of another size than `image_size` are refused unless
+    `resize` is set.
+    """
+    found = read_digits(image_size) if source is None else read_images(source, image_size, resize)
+    where = "the digits" if source is None else str(source)
+    images = found.images
+    if len(images.classes) < 2:
+        raise UsageError(f"{where} has one class, {images.classes[0]}; at least two are needed")
+    shares = [validation_share] if found.test is not None else [validation_share, test_share]
+    train, validation, *rest = _split(images, shares, seed, where)
+    test = found.test
+    test_part = _part(test.pixels, test.labels) if test is not None else _chosen(images, rest[0])
+    train_part = _chosen(images, train)
+    deviation, mean = torch.std_mean(train_part.pixels.double(), dim=(0, 2, 3), correction=0)
+    return Dataset(
+        name=found.name,
+        classes=images.classes,
+        train=train_part,
+        validation=_chosen(images, validation),
+        test=test_part,
+        mean=tuple(mean.tolist()),
+        deviation=tuple(deviation.clamp(min=SMALLEST_DEVIATION).tolist()),
+    )
+
+
+def augment(
+    pixels: Tensor, random: np.random.Generator, *, shift: int = 0, flip: bool = False
+) -> Tensor:
+    """Move each image by up to `shift` pixels; with `flip`, mirror every second one or so.
+
+    What moves in at an edge repeats the edge. Digits and text must not be flipped.
+    """
+    count, _, height, width = pixels.shape
+    down, right = random.integers(-shift, shift + 1, size=(2, count, 1))
+    rows = np.clip(np.arange(height) + down, 0, height - 1)
+    columns = np.clip(np.arange(width) + right, 0, width - 1)
+    if flip:
+        columns = np.where(random.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+    image = torch.arange(count)[:, None, None]
+    row, column = torch.from_numpy(rows)[:, :, None], torch.from_numpy(columns)[:, None, :]
+    return pixels[image, :, row, column].permute(0, 3, 1, 2)
+
+
+def _split(
+    images: LabelledImages, shares: list[float], seed: int, where: str
+) -> list[NDArray[np.int64]]:
+    """Indices of the training images, then of one part for each of `shares`."""
+    random = np.random.default_rng(seed)
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(len(shares) + 1)]
+    for label, name in enumerate(images.classes):
+        members = random.permutation(np.flatnonzero(images.labels == label))
+        counts = [max(1, round(share * len(members))) for share in shares]
+        if len(members) <= sum(counts):
+            raise UsageError(
+                f"{where}: class {name} has {len(members)} images; at least "
+                f"{len(shares) + 1} are needed, so that each part of the data has one"
+            )
+        for part, chosen in zip(parts, np.split(members, np.cumsum(counts)), strict=True):
+            part.append(chosen)
+    *others, train = (np.sort(np.concatenate(part)) for part in parts)
+    return [train, *others]
+
+
+def _chosen(images: LabelledImages, indices: NDArray[np.int64]) -> Part:
+    return _part(images.pixels[indices], images.labels[indices])
+
+
+def _part(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    return Part(tensor.contiguous(), torch.from_numpy(labels))

@@ -1,0 +1,113 @@
+"""SPOS's evolutionary search within a latency target (Guo et al. 2019, section 3.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..devices.errors import UsageError
+from ..latency.cost import CostModel
+from .space import SearchSpace
+from .strategy import ConstrainedStrategy, Evaluation, rank
+
+TRIES_PER_CHILD = 10
+"""Each operator makes at most this many attempts for each child that it shall give."""
+
+
+class Evolution(ConstrainedStrategy):
+    """`rounds` populations, the first random, the others bred from the best `parents` so far.
+
+    A new population has `mutations` mutants (each choice redrawn with `mutation_probability`) and
+    `crossovers` children of two parents (each choice from either). What is above the target or
+    was visited is rejected, in at most 10 tries a child; random architectures fill the rest. The
+    defaults are the paper's: 1,000 evaluations. With a smaller `population` the two operators
+    make half of it each, unless given.
+    """
+
+    name = "evolution"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        cost: CostModel,
+        target_ms: float,
+        *,
+        population: int = 50,
+        rounds: int = 20,
+        parents: int = 10,
+        mutations: int | None = None,
+        crossovers: int | None = None,
+        mutation_probability: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space, cost, target_ms, seed)
+        self.population = population
+        self.rounds = rounds
+        self.parents = parents
+        self.mutations = population // 2 if mutations is None else mutations
+        self.crossovers = population // 2 if crossovers is None else crossovers
+        self.mutation_probability = mutation_probability
+        if min(population, rounds, parents) < 1:
+            raise UsageError("population, rounds and parents of an evolution must be at least 1")
+        if self.mutations + self.crossovers > population:
+            raise UsageError(
+                f"{self.mutations} mutations and {self.crossovers} crossovers exceed the "
+                f"population of {population}"
+            )
+        self._round = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all rounds were evaluated, or nothing new could be bred or drawn."""
+        if self._queue or self._pending:
+            return False
+        return self._exhausted or self._round >= self.rounds
+
+    def _propose(self, count: int) -> list[tuple[int, ...]]:
+        """The next population, once the one before was told about in full."""
+        if self._queue or self._pending or self.done:
+            return []
+        bred: list[tuple[int, ...]] = []
+        if self.evaluations:
+            best = sorted(self.evaluations, key=rank)[: self.parents]
+            bred += self._mutants(best)
+            bred += self._children(best)
+        bred += self._draw(self.population - len(bred))
+        self._round += 1
+        self._exhausted = not bred
+        return bred
+
+    def _mutants(self, best: list[Evaluation]) -> list[tuple[int, ...]]:
+        tries = TRIES_PER_CHILD * self.mutations
+        picked = self._random.integers(len(best), size=tries)
+        redrawn = self.space.sample_choices(tries, self._random).tolist()
+        flips = self._random.random((tries, len(self.space.choices))) < self.mutation_probability
+        candidates = [
+            [
+                new if flip else old
+                for old, new, flip in zip(best[parent].choices, row, flipped, strict=True)
+            ]
+            for parent, row, flipped in zip(picked, redrawn, flips, strict=True)
+        ]
+        return self._admit(candidates, self.mutations)
+
+    def _children(self, best: list[Evaluation]) -> list[tuple[int, ...]]:
+        tries = TRIES_PER_CHILD * self.crossovers
+        picked = self._random.integers(len(best), size=(tries, 2))
+        sides = self._random.random((tries, len(self.space.choices))) < 0.5
+        candidates = [
+            [
+                left if side else right
+                for left, right, side in zip(
+                    best[mother].choices, best[father].choices, row, strict=True
+                )
+            ]
+            for (mother, father), row in zip(picked, sides, strict=True)
+        ]
+        return self._admit(candidates, self.crossovers)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {**super()._own_state(), "round": self._round}
+
+    def _load_own_state(self, state: dict[str, Any]) -> None:
+        super()._load_own_state(state)
+        self._round = int(state["round"])

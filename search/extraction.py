@@ -1,0 +1,26 @@
+"""From the supernet to a network of its own: the weights that one architecture uses, copied."""
+
+from __future__ import annotations
+
+import torch
+
+from ..latency.torch_model import TorchModel
+from .space import Architecture
+from .supernet import Supernet
+
+
+@torch.no_grad()
+def extract(supernet: Supernet, architecture: Architecture) -> TorchModel:
+    """The architecture's network with a copy of its share of the supernet's weights.
+
+    Where the architecture has scaled middle channels, those whose depthwise kernels have the
+    largest L1 norm are copied, in every layer that they pass (TF-NAS). Its batch norms
+    have no statistics yet: `recalibration.recalibrate` gives them.
+    """
+    model = TorchModel(supernet.space.network(architecture))
+    parameters = dict(model.named_parameters())
+    weights = supernet.weights(supernet.lent_layers(architecture, model))
+    model.to(next(iter(weights.values())).dtype)
+    for name, parameter in parameters.items():
+        parameter.copy_(weights[name])
+    return model

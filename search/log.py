@@ -1,0 +1,157 @@
+"""The search log: every evaluation as a line of JSON, in the order the strategies asked.
+
+The log holds nothing but what follows from the table, the seed and the settings, so equal searches
+write equal bytes. It is also how a killed search resumes: strategies are deterministic, so they
+are run again from the start and answered from the log until it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..devices.errors import DamagedFileError, LatkitError, UsageError
+from .space import Architecture
+
+FORMAT = "latkit.search_log"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One architecture scored for one strategy. `index` counts the strategy's evaluations."""
+
+    strategy: str
+    index: int
+    architecture: tuple[int, ...]
+    predicted_ms: float
+    accuracy: float
+
+
+class SearchLog:
+    """Reads what an earlier run of the same search left, and appends to it.
+
+    `settings` are all that the search depends on; a log of other settings is refused with
+    `UsageError`, a damaged one with `DamagedFileError`. A last line cut off by a kill is dropped.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        header = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size:
+            self._recorded = _recover(path, header)
+        else:
+            self._recorded = []
+            self._append(header)
+        self._replayed = 0
+
+    @property
+    def recorded(self) -> int:
+        """Evaluations that an earlier run left and this one has not asked for again yet."""
+        return len(self._recorded) - self._replayed
+
+    def replay(self, strategy: str, index: int, architecture: Architecture) -> float | None:
+        """Accuracy of this evaluation from an earlier run; None once its record has ended."""
+        if self._replayed == len(self._recorded):
+            return None
+        row = self._recorded[self._replayed]
+        if (row.strategy, row.index, row.architecture) != (strategy, index, architecture.choices):
+            raise DamagedFileError(
+                f"{self.path}: line {self._replayed + 2} is not what this search asks for at that "
+                "place. Another version wrote it, or it was edited; delete the folder and search "
+                "again."
+            )
+        self._replayed += 1
+        return row.accuracy
+
+    def append(self, entry: LogEntry) -> None:
+        """Add an evaluation and flush it to disk."""
+        self._recorded.append(entry)
+        self._replayed += 1
+        self._append(_row(entry))
+
+    def entries(self) -> list[LogEntry]:
+        """Everything evaluated so far, in order."""
+        return self._recorded[: self._replayed]
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("ab") as file:
+                file.write(_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LatkitError(
+                f"can't write {self.path}: {error.strerror}. What was evaluated is kept; free some "
+                "space and run the same command again."
+            ) from error
+
+
+def read_log(path: Path) -> tuple[dict[str, Any], list[LogEntry]]:
+    """Settings and evaluations of a log."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    try:
+        header = json.loads(lines[0])
+        rows = [_entry(json.loads(line)) for line in lines[1:]]
+        known = header["format"] == FORMAT and header["version"] <= VERSION
+        settings = header["settings"]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DamagedFileError(f"{path} is damaged; delete its folder and search again") from error
+    if not known:
+        raise DamagedFileError(f"{path} is no search log that this version of latkit reads")
+    return settings, rows
+
+
+def _recover(path: Path, header: Mapping[str, Any]) -> list[LogEntry]:
+    """Evaluations of an earlier run; a last line that a kill cut off is taken off the file."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        path.write_bytes(_line(header))
+        return []
+    if whole != content:
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    settings, rows = read_log(path)
+    if settings != json.loads(_line(header))["settings"]:
+        wanted = json.loads(_line(header))["settings"]
+        differing = sorted(
+            name for name in {*settings, *wanted} if settings.get(name) != wanted.get(name)
+        )
+        raise UsageError(
+            f"{path} holds a search with other settings ({', '.join(differing)}). "
+            "Choose another --output, or delete that folder."
+        )
+    return rows
+
+
+def _row(entry: LogEntry) -> dict[str, Any]:
+    return {
+        "strategy": entry.strategy,
+        "index": entry.index,
+        "architecture": list(entry.architecture),
+        "predicted_ms": entry.predicted_ms,
+        "accuracy": entry.accuracy,
+    }
+
+
+def _entry(row: Mapping[str, Any]) -> LogEntry:
+    return LogEntry(
+        str(row["strategy"]),
+        int(row["index"]),
+        tuple(int(choice) for choice in row["architecture"]),
+        float(row["predicted_ms"]),
+        float(row["accuracy"]),
+    )
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, sort_keys=True).encode() + b"\n"

@@ -1,0 +1,44 @@
+"""Random search: architectures within the target, drawn at random, the best one kept."""
+
+from __future__ import annotations
+
+from ..latency.cost import CostModel
+from .space import SearchSpace
+from .strategy import ConstrainedStrategy
+
+
+class RandomSearch(ConstrainedStrategy):
+    """Uniform choices, rejected above `target_ms`, without replacement.
+
+    `budget` is the number of evaluations. A space that has fewer architectures within the target,
+    or where they are too rare to be drawn, ends the search earlier.
+    """
+
+    name = "random"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        cost: CostModel,
+        target_ms: float,
+        budget: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space, cost, target_ms, seed)
+        self.budget = budget
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent, or there was nothing more to draw."""
+        if self._queue or self._pending:
+            return False
+        return self._exhausted or len(self.evaluations) >= self.budget
+
+    def _propose(self, count: int) -> list[tuple[int, ...]]:
+        left = self.budget - len(self._visited)
+        wanted = min(count, left)
+        if wanted <= 0 or self._exhausted:
+            return []
+        found = self._draw(wanted)
+        self._exhausted = len(found) < wanted
+        return found

@@ -1,0 +1,102 @@
+"""Scoring architectures with the supernet's weights, each with batch-norm statistics of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..devices.errors import LatkitError
+from ..latency.torch_model import TorchModel
+from .data import Dataset, Part
+from .extraction import extract
+from .space import Architecture
+from .supernet import Supernet
+
+SCORING_BATCH = 64
+"""Larger batches are slower on a CPU: their values leave its caches."""
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Replace batch-norm statistics by their average over `batches` of training inputs.
+
+    Statistics gathered while other architectures trained fit none (SPOS, Guo et al. 2019). Leaves the model in evaluation mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+    model.train()
+    for batch in batches:
+        model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
+    """Share of the images of `part` that the model, in evaluation mode, classifies correctly."""
+    model.eval()
+    right = 0
+    for start in range(0, len(part), SCORING_BATCH):
+        chosen = slice(start, start + SCORING_BATCH)
+        logits = model(data.inputs(part.pixels[chosen]))
+        if not torch.isfinite(logits).all():
+            raise LatkitError(
+                f"the network's outputs for {data.name} are not all numbers: its training has "
+                "diverged. Train again with a lower learning rate."
+            )
+        right += int((logits.argmax(1) == part.labels[chosen]).sum())
+    return right / len(part)
+
+
+def calibration_batches(data: Dataset, batches: int, batch_size: int, seed: int) -> list[Tensor]:
+    """Inputs drawn from the training images, each at most once, for `recalibrate`."""
+    order = np.random.default_rng(seed).permutation(len(data.train))
+    size = min(batch_size, len(order))
+    starts = range(0, min(batches * size, len(order) - size + 1), size)
+    return [
+        data.inputs(data.train.pixels[torch.from_numpy(order[start : start + size])])
+        for start in starts
+    ]
+
+
+class SupernetEvaluator:
+    """Validation accuracy of architectures that use a trained supernet's weights.
+
+    Batch norms are recalibrated on `batches` batches of training images, the same ones for every
+    architecture, so a score does not depend on what was scored before. Scores are cached; make a
+    new evaluator when the supernet has been trained further.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: Dataset,
+        *,
+        batches: int = 4,
+        batch_size: int = SCORING_BATCH,
+        seed: int = 0,
+    ) -> None:
+        self._supernet = supernet
+        self._data = data
+        self._batches = calibration_batches(data, batches, batch_size, seed)
+        self._scores: dict[Architecture, float] = {}
+
+    def accuracy(self, architecture: Architecture) -> float:
+        """Share of the validation images classified correctly, 0 to 1."""
+        if architecture not in self._scores:
+            model = self.calibrated(architecture)
+            self._scores[architecture] = accuracy(model, self._data, self._data.validation)
+        return self._scores[architecture]
+
+    def calibrated(self, architecture: Architecture) -> TorchModel:
+        """The architecture's network with the supernet's weights and statistics of its own."""
+        model = extract(self._supernet, architecture)
+        recalibrate(model, self._batches)
+        return model

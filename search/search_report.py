@@ -1,0 +1,178 @@
+"""From a finished search's folder to the input of its report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..devices.errors import UsageError
+from ..devices.measurement import Measurement
+from ..latency.blocks import Block, MBConv
+from ..latency.counts import block_counts
+from ..latency.space_plan import Plan
+from ..latency.space_profile import NetworkCheck, build_space_profile
+from ..latency.spaces import load_space
+from ..latency.store import Store
+from ..latency.subject import subject_label
+from ..latency.table import LatencyTable
+from .log import read_log
+from .report_input import ReportInput, Winner
+from .result import Finalist, SearchResult
+from .space import SearchSpace
+
+DIGITS_NOTE = (
+    "The digits only prove that the whole chain runs: accuracies on them are near each other, and "
+    "no strategy is better than another because of them."
+)
+
+
+def report_input(folder: Path) -> ReportInput:
+    """All that the report of the search in `folder` shows.
+
+    Raises `UsageError` where the search is not finished, or its store or table is gone.
+    """
+    path = folder / "result.json"
+    if not path.exists():
+        raise UsageError(f"{folder} holds no finished search; run `latkit search` to its end first")
+    result = SearchResult.load(path)
+    table = LatencyTable.load(Path(result.table_file))
+    space = load_space(result.space_address, classes=len(result.classes))
+    if not isinstance(space, SearchSpace):
+        raise UsageError(f"{result.space_address} is no SearchSpace")
+    with Store(result.store, create=False) as store:
+        measured = store.all_measurements(table.setup)
+        subjects = store.subjects()
+        info = store.device_info(table.setup)
+        checks = build_space_profile(store, table.setup, space, Plan.draw(space)).checks
+    labels = {key: subject_label(subjects[key[0]]) for key in measured}
+    return ReportInput(
+        title=f"{result.space} within {result.target_ms:g} ms on {table.setup.device}",
+        context=_context(result, table, info),
+        verdicts=pd.DataFrame([_verdict(labels[key], item) for key, item in measured.items()]),
+        calibration=asdict(table.calibration),
+        held_out=pd.DataFrame([_held_out(check) for check in checks if check.held_out]),
+        blocks=pd.DataFrame([_block(block, entry.median_ms) for block, entry in _timed(table)]),
+        trajectory=_trajectory(folder, result),
+        winners=[_winner(item, result, space) for item in result.finalists],
+        notes=_notes(result),
+    )
+
+
+def _context(result: SearchResult, table: LatencyTable, info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "setup": {**asdict(table.setup), "cores": table.setup.cores or "not pinned"},
+        "eviction_bytes": table.eviction_bytes,
+        "channel_grid": table.channel_grid,
+        "search": dict(result.settings),
+        "data": result.data,
+        "seconds": {name: round(value, 1) for name, value in result.seconds.items()},
+        "device": info,
+    }
+
+
+def _verdict(label: str, item: Measurement) -> dict[str, Any]:
+    evicted = f", {item.eviction_bytes / 2**20:g} MiB evicted" if item.eviction_bytes else ""
+    return {
+        "model": label + evicted,
+        "median_ms": item.median_ms,
+        "low_ms": item.low_ms,
+        "high_ms": item.high_ms,
+        "verdict": item.verdict.kind,
+        "reasons": "; ".join(item.verdict.reasons),
+    }
+
+
+def _held_out(check: NetworkCheck) -> dict[str, Any]:
+    return {
+        "network": check.network.key,
+        "predicted_ms": check.estimate.latency_ms,
+        "low_ms": check.estimate.low_ms,
+        "high_ms": check.estimate.high_ms,
+        "measured_ms": check.measured_ms,
+        "verdict": check.verdict,
+    }
+
+
+def _timed(table: LatencyTable) -> list[tuple[Block, Any]]:
+    return sorted(table.entries.items(), key=lambda item: item[0].key)
+
+
+def _block(block: Block, latency_ms: float) -> dict[str, Any]:
+    return {
+        "kind": block_kind(block),
+        "label": subject_label(block),
+        "flops": block_counts(block).flops,
+        "latency_ms": latency_ms,
+    }
+
+
+def block_kind(block: Block) -> str:
+    """What blocks of one curve in a plot have in common: `MBConv 5x5, stride 2`."""
+    if isinstance(block, MBConv):
+        return f"MBConv {block.kernel}x{block.kernel}, stride {block.stride}"
+    return type(block).__name__
+
+
+def _trajectory(folder: Path, result: SearchResult) -> pd.DataFrame:
+    """Every evaluation; feasible are those that widths can be scaled down from, or that fit."""
+    _, entries = read_log(folder / "search.jsonl")
+    rows = [
+        {
+            "strategy": entry.strategy,
+            "index": entry.index,
+            "predicted_ms": entry.predicted_ms,
+            "accuracy": entry.accuracy,
+            "feasible": entry.predicted_ms <= result.limit_ms,
+        }
+        for entry in entries
+    ]
+    return pd.DataFrame(rows)
+
+
+def _winner(item: Finalist, result: SearchResult, space: SearchSpace) -> Winner:
+    network = space.network(item.architecture)
+    times = [
+        {**_block(block, latency_ms), "block": subject_label(block)}
+        for block, latency_ms in zip(network.blocks, item.block_ms, strict=True)
+    ]
+    constant_ms = item.predicted_ms - sum(item.block_ms)
+    if abs(constant_ms) > 1e-6 * item.predicted_ms:
+        whole = "the whole network's constant"
+        times.append({"block": whole, "kind": whole, "latency_ms": constant_ms, "flops": 0})
+    return Winner(
+        name=item.strategy,
+        architecture=item.description,
+        target_ms=result.target_ms,
+        predicted_ms=item.predicted_ms,
+        low_ms=item.low_ms,
+        high_ms=item.high_ms,
+        measured_ms=item.measured_ms,
+        measured_low_ms=item.measured_low_ms,
+        measured_high_ms=item.measured_high_ms,
+        verdict=item.verdict,
+        verdict_reasons=item.verdict_reasons,
+        validation_accuracy=item.validation_accuracy,
+        test_accuracy=item.test_accuracy,
+        flops=item.flops,
+        parameters=item.parameters,
+        evaluations=item.evaluations,
+        block_times=pd.DataFrame(times),
+        searched_ms=item.searched_ms,
+        searched_accuracy=item.supernet_accuracy,
+    )
+
+
+def _notes(result: SearchResult) -> list[str]:
+    notes = []
+    if result.data == "digits":
+        notes.append(DIGITS_NOTE)
+    notes += [
+        f"The measured latency of {item.strategy}'s network lies outside of the 90 % interval of "
+        f"its prediction."
+        for item in result.finalists
+        if not item.inside
+    ]
+    return notes

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from latkit.devices.canary import build_canary
+from latkit.devices.job import CANARY, Job, Progress, read_progress
+from latkit.devices.runtimes import find_runtime
+from latkit.devices.worker import (
+    Evictor,
+    canary_spots,
+    switch_counter,
+    timed_runs,
+    visiting_order,
+)
+from latkit.devices.worker_process import WorkerLostError, WorkerProcess
+
+numbers = st.integers(0, 2**31)
+
+
+def make_job(tmp_path, canary, **changes):
+    values = {
+        "runtime": "onnxruntime",
+        "threads": 1,
+        "cores": None,
+        "canary": str(canary),
+        "models": ((str(canary), 0), (str(canary), 4096)),
+        "skip": (),
+        "warmups": 1,
+        "runs": 2,
+        "seed": 0,
+        "progress": str(tmp_path / "progress"),
+    }
+    return Job(**{**values, **changes})
+
+
+@pytest.fixture
+def canary(tmp_path):
+    onnx.save(build_canary(), tmp_path / "canary.onnx")
+    return tmp_path / "canary.onnx"
+
+
+@settings(deadline=None, max_examples=50)
+@given(numbers, st.integers(0, 1000), st.integers(0, 20), st.integers(0, 300))
+def test_a_round_visits_every_model_once_in_an_order_of_its_own(seed, index, attempt, count):
+    order = visiting_order(seed, index, attempt, count)
+    assert sorted(order) == list(range(count))
+    assert order == visiting_order(seed, index, attempt, count)
+    if count > 50:
+        assert order != visiting_order(seed, index + 1, attempt, count)
+        assert order != visiting_order(seed, index, attempt + 1, count)
+        assert order != visiting_order(seed + 1, index, attempt, count)
+
+
+@given(st.integers(0, 5000))
+def test_the_canary_runs_first_and_last_and_between(count):
+    spots = canary_spots(count)
+    assert {0, count} <= spots <= set(range(count + 1))
+    if count >= 4:
+        assert len(spots) == 5
+        gaps = np.diff(sorted(spots))
+        assert gaps.max() - gaps.min() <= 1
+
+
+@given(st.integers(0, 10_000))
+def test_eviction_writes_to_every_cache_line_and_no_further(size_bytes):
+    evictor = Evictor(16_384)
+    lines = evictor.lines(size_bytes)
+    lines += np.uint64(1)
+    words = evictor._words
+    touched = {int(word) * 8 // 64 for word in np.flatnonzero(words == 2)}
+    assert touched == set(range(-(-size_bytes // 64)))
+
+
+def test_a_walk_is_timed_where_there_is_memory_to_walk_through():
+    assert Evictor(0).timed_walk_ns() is None
+    assert Evictor(1 << 20).timed_walk_ns() > 0
+
+
+def test_timed_runs_gives_one_sample_for_each_run(canary):
+    session = find_runtime("onnxruntime").load(canary, 1)
+    lines = Evictor(1 << 16).lines(1 << 16)
+    samples, preempted = timed_runs(session, lines, 1, 5, switch_counter(1))
+    assert len(samples) == len(preempted) == 5
+    assert min(samples) > 1000
+    assert timed_runs(session, lines, 0, 1, None)[1] is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_switch_counter_never_runs_backwards(threads):
+    counter = switch_counter(threads)
+    first = counter()
+    sum(range(100_000))
+    assert 0 <= first <= counter()
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(numbers, numbers),
+    st.one_of(st.none(), st.lists(numbers, max_size=3).map(tuple)),
+    st.lists(st.tuples(st.text(), numbers), max_size=4).map(tuple),
+)
+def test_a_job_survives_json(values, cores, models):
+    job = Job("litert", 2, cores, "canary", models, (1, 2), *values, 7, "progress")
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+def test_progress_is_read_back_and_advances(tmp_path):
+    progress = Progress(tmp_path / "progress")
+    assert read_progress(tmp_path / "progress") is None
+    progress.at(12345, "settle")
+    assert read_progress(tmp_path / "progress") == (1, 12345, "settle")
+    progress.at(CANARY, "run")
+    assert read_progress(tmp_path / "progress") == (2, CANARY, "run")
+
+
+def test_a_worker_answers_rounds_and_ends(tmp_path, canary):
+    worker = WorkerProcess(make_job(tmp_path, canary), tmp_path)
+    try:
+        loaded = worker.start(60)
+        assert set(loaded["first_run_ns"]) == {"0", "1"} and not loaded["failures"]
+        answer = worker.round(0, 0, lambda number: 60)
+        assert {number: len(visit[0]) for number, visit in answer["visits"].items()} == {
+            "0": 2,
+            "1": 2,
+        }
+        assert answer["canary_ns"]
+    finally:
+        worker.end()
+    assert worker._process.poll() is not None
+
+
+def test_a_worker_skips_what_is_known_to_fail(tmp_path, canary):
+    job = make_job(tmp_path, canary, models=(("/nowhere.onnx", 0), (str(canary), 0)), skip=(0,))
+    worker = WorkerProcess(job, tmp_path)
+    try:
+        assert worker.start(60)["failures"] == {}
+        assert set(worker.round(0, 0, lambda number: 60)["visits"]) == {"1"}
+    finally:
+        worker.end()
+
+
+def test_a_worker_that_can_not_start_is_lost_with_what_it_said(tmp_path, canary):
+    worker = WorkerProcess(make_job(tmp_path, canary, runtime="abacus"), tmp_path)
+    with pytest.raises(WorkerLostError, match="no runtime 'abacus'") as caught:
+        worker.start(60)
+    worker.end()
+    assert caught.value.number is None
+
+
+def test_a_missing_canary_blames_no_model(tmp_path, canary):
+    worker = WorkerProcess(make_job(tmp_path, tmp_path / "none.onnx"), tmp_path)
+    with pytest.raises(WorkerLostError) as caught:
+        worker.start(60)
+    worker.end()
+    assert caught.value.number is None

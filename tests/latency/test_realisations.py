@@ -1,0 +1,263 @@
+"""A block or network computes the same in torch, in ONNX Runtime and in LiteRT."""
+
+from dataclasses import fields
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latkit.devices.tflite import convert
+from latkit.latency.blocks import (
+    BLOCK_KINDS,
+    ConvBlock,
+    Depthwise,
+    Head,
+    LinearBlock,
+    MBConv,
+    Pointwise,
+    Pooling,
+    Skip,
+    Sum,
+)
+from latkit.latency.network import INPUT, Network, NetworkNode
+from latkit.latency.onnx_model import build_onnx, random_parameters, subject_graph
+from latkit.latency.torch_model import TorchModel
+
+TOLERANCE = 1e-4
+SMALLEST_SCALE = 1e-2
+"""Outputs are compared by their largest value, but by no less: sums may cancel to near nothing."""
+
+ACTIVATIONS = ["none", "relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid"]
+
+channels, pixels = st.integers(1, 20), st.integers(1, 14)
+image = {"in_channels": channels, "height": pixels, "width": pixels}
+kernels, strides = st.sampled_from([1, 3, 5, 7]), st.sampled_from([1, 2])
+window = {"kernel": kernels, "stride": strides}
+active = {"activation": st.sampled_from(ACTIVATIONS)}
+
+
+@st.composite
+def inverted_residuals(draw):
+    inputs = draw(channels)
+    return MBConv(
+        in_channels=inputs,
+        height=draw(pixels),
+        width=draw(pixels),
+        out_channels=draw(st.just(inputs) | channels),
+        expanded_channels=draw(st.just(inputs) | st.integers(1, 48)),
+        kernel=draw(kernels),
+        stride=draw(strides),
+        squeeze_excite=draw(st.booleans()),
+        activation=draw(active["activation"]),
+        residual=draw(st.booleans()),
+    )
+
+
+BLOCKS = {
+    "ConvBlock": st.builds(ConvBlock, **image, out_channels=channels, **window, **active),
+    "Depthwise": st.builds(Depthwise, **image, **window, **active),
+    "Pointwise": st.builds(Pointwise, **image, out_channels=channels, **active),
+    "MBConv": inverted_residuals(),
+    "Pooling": st.builds(Pooling, **image, **window, pool=st.sampled_from(["max", "average"])),
+    "LinearBlock": st.builds(LinearBlock, in_features=channels, out_features=channels, **active),
+    "Skip": st.builds(Skip, **image),
+    "Sum": st.builds(Sum, **image),
+    "Head": st.builds(Head, **image, hidden_channels=channels, classes=channels, **active),
+}
+"""A strategy for each kind of block."""
+
+
+def run_onnx(model, value):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"input": value})[0]
+
+
+def run_tflite(content, value):
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    signature = interpreter.get_signature_runner("serving_default")
+    nhwc = value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
+    result = signature(input=nhwc)["output"]
+    return result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
+
+
+def run_torch(module, value):
+    with torch.inference_mode():
+        return module.eval()(torch.from_numpy(value)).numpy()
+
+
+def relative_error(result, reference):
+    assert result.shape == reference.shape
+    scale = max(float(np.abs(reference).max()), SMALLEST_SCALE)
+    return float(np.abs(result - reference).max()) / scale
+
+
+def assert_realisations_agree(subject, seed=0, batch_size=1):
+    graph = subject_graph(subject)
+    parameters = random_parameters(graph, seed)
+    module = TorchModel(subject)
+    module.load_folded(parameters)
+    model = build_onnx(subject, parameters, batch_size=batch_size)
+    onnx.checker.check_model(model, full_check=True)
+    shape = (batch_size, *graph.input_shape)
+    value = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    reference = run_torch(module, value)
+    assert reference.shape == (batch_size, *graph.shape(graph.output))
+    assert relative_error(run_onnx(model, value), reference) < TOLERANCE
+    assert relative_error(run_tflite(convert(model), value), reference) < TOLERANCE
+
+
+def test_every_kind_of_block_has_a_strategy():
+    assert set(BLOCKS) == set(BLOCK_KINDS)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_block_agrees(kind):
+    @settings(deadline=None, max_examples=40)
+    @given(block=BLOCKS[kind], seed=st.integers(0, 3))
+    def agree(block, seed):
+        assert_realisations_agree(block, seed)
+
+    agree()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("squeeze_excite", [False, True])
+def test_inverted_residual_agrees_with_every_activation(activation, squeeze_excite):
+    block = MBConv(
+        in_channels=8,
+        height=9,
+        width=8,
+        out_channels=8,
+        expanded_channels=24,
+        squeeze_excite=squeeze_excite,
+        activation=activation,
+    )
+    assert_realisations_agree(block, batch_size=2)
+
+
+@pytest.mark.parametrize("pool", ["max", "average"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (6, 6), (7, 8)])
+def test_pool_agrees_at_every_alignment(pool, stride, size):
+    for kernel in (1, 3, 5):
+        block = Pooling(
+            in_channels=3, height=size[0], width=size[1], pool=pool, kernel=kernel, stride=stride
+        )
+        assert_realisations_agree(block, batch_size=2)
+
+
+@st.composite
+def networks(draw):
+    """A stem, a body of blocks of one shape each read from any two earlier ones, and a head."""
+    width, size = draw(st.integers(1, 12)), draw(st.integers(2, 12))
+    stride = draw(strides)
+    stem = ConvBlock(in_channels=3, height=size, width=size, out_channels=width, stride=stride)
+    shape = dict(zip(("in_channels", "height", "width"), stem.output_shape, strict=True))
+    nodes = [NetworkNode(stem, (INPUT,))]
+    for _ in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["conv", "mbconv", "skip", "pool", "sum"]))
+        earlier = st.integers(0, len(nodes) - 1)
+        inputs = (draw(earlier), draw(earlier)) if kind == "sum" else (draw(earlier),)
+        activation = draw(st.sampled_from(ACTIVATIONS))
+        blocks = {
+            "conv": ConvBlock(**shape, out_channels=width, activation=activation),
+            "mbconv": MBConv(
+                **shape,
+                out_channels=width,
+                expanded_channels=2 * width,
+                kernel=draw(kernels),
+                squeeze_excite=draw(st.booleans()),
+                activation=activation,
+            ),
+            "skip": Skip(**shape),
+            "pool": Pooling(**shape, pool=draw(st.sampled_from(["max", "average"])), stride=1),
+            "sum": Sum(**shape),
+        }
+        nodes.append(NetworkNode(blocks[kind], inputs))
+    head = Head(**shape, hidden_channels=16, classes=10, activation="hard_swish")
+    nodes.append(NetworkNode(head, (len(nodes) - 1,)))
+    return Network((3, size, size), tuple(nodes))
+
+
+@settings(deadline=None, max_examples=60)
+@given(network=networks(), seed=st.integers(0, 3))
+def test_network_agrees(network, seed):
+    assert_realisations_agree(network, seed)
+
+
+def shake_statistics(module, seed):
+    """Train-mode passes over shifted data, and affine parameters that are not 1 and 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.uniform_(layer.bias, -0.5, 0.5, generator=generator)
+    module.train()
+    with torch.no_grad():
+        for _ in range(4):
+            module(torch.randn((4, *module.graph.input_shape), generator=generator) * 2 + 0.5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(network=networks(), seed=st.integers(0, 3))
+def test_folded_batch_norms_agree_with_the_trained_module(network, seed):
+    torch.manual_seed(seed)
+    module = TorchModel(network)
+    shake_statistics(module, seed)
+    value = np.random.default_rng(seed).standard_normal(
+        (1, *network.input_shape), dtype=np.float32
+    )
+    reference = run_torch(module, value)
+    model = build_onnx(network, module.folded())
+    assert relative_error(run_onnx(model, value), reference) < TOLERANCE
+    assert relative_error(run_tflite(convert(model), value), reference) < TOLERANCE
+
+
+def test_training_moves_what_is_folded():
+    block = MBConv(in_channels=4, height=6, width=6, out_channels=4, expanded_channels=8)
+    module = TorchModel(block)
+    before = module.folded()
+    shake_statistics(module, 0)
+    after = module.folded()
+    assert set(before) == set(after)
+    assert all(not np.allclose(before[name], after[name]) for name in before)
+
+
+def test_loaded_parameters_come_back_folded():
+    block = MBConv(
+        in_channels=4, height=6, width=6, out_channels=4, expanded_channels=8, squeeze_excite=True
+    )
+    parameters = random_parameters(subject_graph(block))
+    module = TorchModel(block)
+    module.load_folded(parameters)
+    folded = module.folded()
+    assert set(folded) == set(parameters)
+    for name, values in parameters.items():
+        np.testing.assert_allclose(folded[name], values, rtol=1e-5, atol=1e-7)
+
+
+def test_every_field_of_a_block_is_drawn():
+    """A field that no strategy varies would never be tested here."""
+    fixed = {"Skip": set(), "Sum": set()}
+    for kind, block_type in BLOCK_KINDS.items():
+        names = {item.name for item in fields(block_type)} - fixed.get(kind, set())
+        seen = {name: set() for name in names}
+
+        @settings(deadline=None, max_examples=60, database=None)
+        @given(block=BLOCKS[kind])
+        def collect(block, names=names, seen=seen):
+            for name in names:
+                seen[name].add(getattr(block, name))
+
+        collect()
+        assert all(len(values) > 1 for values in seen.values()), (kind, seen)

@@ -1,0 +1,150 @@
+"""Extracted networks equal the supernet; scores with recalibrated batch norms."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from latkit.devices.errors import LatkitError
+from latkit.latency.blocks import MBConv
+from latkit.search.data import load_data
+from latkit.search.extraction import extract
+from latkit.search.mobile import MobileSpace, Stage
+from latkit.search.recalibration import (
+    SupernetEvaluator,
+    accuracy,
+    calibration_batches,
+    recalibrate,
+)
+from latkit.search.space import Architecture
+from latkit.search.supernet import Supernet
+from latkit.search.training import set_threads
+
+STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 3, 2))
+SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data(image_size=16)
+
+
+def scaled(architecture, share):
+    """The architecture with this share of its middle channels kept."""
+    widths = tuple(
+        max(1, int(block.expanded_channels * share)) if isinstance(block, MBConv) else 0
+        for block in SPACE.layers(architecture)
+    )
+    return Architecture(architecture.choices, widths)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 10_000),
+    share=st.sampled_from([None, 0.5, 0.8]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_extracted_network_equals_the_supernet(seed, share, dtype):
+    supernet = Supernet(SPACE, seed).to(dtype)
+    architecture = SPACE.sample(np.random.default_rng(seed))
+    if share is not None:
+        architecture = scaled(architecture, share)
+    images = torch.randn(5, 3, 16, 16, dtype=dtype)
+    model = extract(supernet, architecture)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    with torch.no_grad():
+        in_training = supernet(images, architecture)
+        assert torch.allclose(model.train()(images), in_training, rtol=tolerance, atol=tolerance)
+        recalibrate(model, [torch.randn(8, 3, 16, 16, dtype=dtype) for _ in range(3)])
+        found = model(images)
+        expected = supernet(images, architecture, dict(model.named_buffers()))
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    assert not torch.allclose(found, in_training, rtol=1e-3)
+
+
+def test_extracted_weights_are_a_copy():
+    supernet = Supernet(SPACE)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    model = extract(supernet, SPACE.sample(np.random.default_rng(0)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert all(value.equal(before[name]) for name, value in supernet.state_dict().items())
+
+
+def test_scaling_keeps_the_strongest_depthwise_kernels_in_every_layer_they_pass():
+    supernet = Supernet(SPACE)
+    architecture = SPACE.architecture([1, 1, 4, 0, 2, 4, 4])
+    model = extract(supernet, scaled(architecture, 0.5))
+    shared = supernet.layers["1_depthwise_3"].weight.detach()
+    norms = shared[:48].abs().sum((1, 2, 3)).tolist()
+    kept = sorted(sorted(range(48), key=lambda channel: -norms[channel])[:24])
+    assert kept != list(range(24))
+    expand, depthwise, project = (
+        model.layers[f"1_{name}"].conv.weight for name in ("expand", "depthwise", "project")
+    )
+    assert depthwise.equal(shared[kept])
+    assert expand.equal(supernet.layers["1_expand_1"].weight[kept, :8])
+    assert project.equal(supernet.layers["1_project_1"].weight[:16, kept])
+
+
+def test_recalibrated_statistics_are_those_of_the_training_images(data):
+    model = extract(Supernet(SPACE), SPACE.sample(np.random.default_rng(1)))
+    batches = calibration_batches(data, 4, 32, seed=0)
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_mean.fill_(1e6)
+    recalibrate(model, batches)
+    values = model.layers["0_conv"].conv(torch.cat(batches))
+    found = model.layers["0_conv"].norm
+    assert torch.allclose(found.running_mean, values.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(found.running_var, values.var((0, 2, 3)), rtol=0.05)
+    assert not model.training and found.momentum == 0.1
+
+
+def test_calibration_images_are_distinct_training_images(data):
+    batches = calibration_batches(data, 4, 32, seed=0)
+    assert [len(batch) for batch in batches] == [32] * 4
+    rows = {image.numpy().tobytes() for image in data.inputs(data.train.pixels).contiguous()}
+    drawn = {image.contiguous().numpy().tobytes() for image in torch.cat(batches)}
+    assert drawn <= rows and len(drawn) > 120
+
+
+def test_score_does_not_depend_on_what_was_scored_before(data):
+    supernet = Supernet(SPACE)
+    torch.nn.init.normal_(supernet.layers["6_classifier"].weight)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    random = np.random.default_rng(0)
+    architectures = [SPACE.sample(random) for _ in range(4)]
+    evaluator = SupernetEvaluator(supernet, data, batches=2, batch_size=32)
+    forward = [evaluator.accuracy(architecture) for architecture in architectures]
+    again = SupernetEvaluator(supernet, data, batches=2, batch_size=32)
+    backward = [again.accuracy(architecture) for architecture in reversed(architectures)]
+    assert forward == backward[::-1]
+    assert len(set(forward)) > 1
+    assert all(value.equal(before[name]) for name, value in supernet.state_dict().items())
+
+
+def test_accuracy_counts_right_answers_and_refuses_what_is_no_number(data):
+    class Oracle(torch.nn.Module):
+        def forward(self, images):
+            start, self.seen = self.seen, self.seen + len(images)
+            labels = data.validation.labels[start : self.seen].clone()
+            labels[:3] = (labels[:3] + 1) % 10  # three wrong answers in each batch
+            return torch.nn.functional.one_hot(labels, 10).float()
+
+    oracle = Oracle()
+    oracle.seen = 0
+    count = len(data.validation)
+    batches = -(-count // 64)
+    assert accuracy(oracle, data, data.validation) == pytest.approx(1 - 3 * batches / count)
+    broken = extract(Supernet(SPACE), SPACE.sample(np.random.default_rng(0)))
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    with pytest.raises(LatkitError, match="diverged"):
+        accuracy(broken, data, data.validation)

@@ -1,0 +1,126 @@
+"""Training a winner to the end, and its export."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from latkit.devices.errors import LatkitError
+from latkit.latency.document import read_document
+from latkit.latency.onnx_model import build_onnx
+from latkit.search.data import load_data
+from latkit.search.export import export
+from latkit.search.extraction import extract
+from latkit.search.mobile import MobileSpace, Stage
+from latkit.search.recalibration import SupernetEvaluator, accuracy
+from latkit.search.retraining import fresh_model, retrain
+from latkit.search.retraining import test_accuracy as accuracy_on_test_images
+from latkit.search.supernet import Supernet
+from latkit.search.training import TrainingSettings, fingerprint, set_threads
+
+STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 2, 2))
+SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
+ARCHITECTURE = SPACE.architecture([1, 0, 2, 1, 1, 4])
+SETTINGS = TrainingSettings(epochs=2, batch_size=64, schedule="cosine", shift=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data(image_size=16)
+
+
+@pytest.fixture(scope="module")
+def retrained(data):
+    return retrain(fresh_model(SPACE.network(ARCHITECTURE)), data, SETTINGS)
+
+
+def test_retraining_learns_and_reports_validation_accuracy(data, retrained):
+    assert retrained.validation_accuracy > 0.3
+    assert retrained.validation_accuracy == accuracy(retrained.model, data, data.validation)
+    assert accuracy_on_test_images(retrained.model, data) == accuracy(
+        retrained.model, data, data.test
+    )
+
+
+def test_retraining_starts_from_the_weights_given(data):
+    evaluator = SupernetEvaluator(Supernet(SPACE), data, batches=1)
+    model = evaluator.calibrated(ARCHITECTURE)
+    before = fingerprint(model)
+    assert before == fingerprint(evaluator.calibrated(ARCHITECTURE))
+    still = TrainingSettings(epochs=1, batch_size=512, learning_rate=0, weight_decay=0)
+    first = {name: value.clone() for name, value in model.named_parameters()}
+    retrain(model, data, still)
+    assert all(value.equal(first[name]) for name, value in model.named_parameters())
+
+
+def test_retraining_goes_on_from_its_checkpoint(tmp_path, data, retrained):
+    network, checkpoint = SPACE.network(ARCHITECTURE), tmp_path / "winner.checkpoint"
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 20:
+            raise Stop
+
+    from latkit.search.training import Trainer
+
+    model = fresh_model(network)
+    subject = f"network with initial weights {fingerprint(model)}"
+    trainer = Trainer(model, data, SETTINGS, subject=subject, checkpoint=checkpoint)
+    trainer._checkpoint_seconds = 0
+    with pytest.raises(Stop):
+        trainer.run(lambda images, _: model(images), stop)
+    steps = []
+    again = retrain(
+        fresh_model(network), data, SETTINGS, checkpoint=checkpoint, progress=steps.append
+    )
+    assert steps[0].step == 20, "the step whose checkpoint was not written yet is repeated"
+    assert fingerprint(again.model) == fingerprint(retrained.model)
+
+
+def operators(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def test_export_is_what_was_profiled_and_agrees_with_torch(tmp_path, data, retrained):
+    exported = export(retrained.model, data, tmp_path, "winner")
+    assert max(exported.differences.values()) < 1e-4
+    written = onnx.load(exported.onnx)
+    profiled = build_onnx(SPACE.network(ARCHITECTURE))
+    assert operators(written) == operators(profiled)
+    shapes = [
+        {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        for model in (written, profiled)
+    ]
+    assert shapes[0] == shapes[1]
+    onnx.checker.check_model(written)
+    assert exported.tflite.read_bytes()[4:8] == b"TFL3"
+    body = read_document(exported.description, "exported_model", 1)
+    assert body["classes"] == list(data.classes)
+    assert body["mean"] == pytest.approx(data.mean)
+
+
+def test_exported_files_give_the_accuracy_of_the_trained_network(tmp_path, data, retrained):
+    import onnxruntime
+
+    exported = export(retrained.model, data, tmp_path)
+    session = onnxruntime.InferenceSession(str(exported.onnx), providers=["CPUExecutionProvider"])
+    images = data.inputs(data.test.pixels).contiguous().numpy()
+    found = [session.run(None, {"input": image[None]})[0].argmax() for image in images]
+    right = float(np.mean(np.array(found) == data.test.labels.numpy()))
+    assert right == pytest.approx(accuracy_on_test_images(retrained.model, data), abs=0.006)
+
+
+def test_network_whose_files_disagree_is_not_written(tmp_path, data):
+    model = extract(Supernet(SPACE), ARCHITECTURE)
+    model.eval()
+    with torch.no_grad():
+        model.layers["0_conv"].conv.weight.fill_(torch.nan)
+    with pytest.raises(LatkitError, match="other outputs than torch"):
+        export(model, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,228 @@
+"""The training loop: its schedule, its checkpoints, and that a killed run ends the same."""
+
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from latkit.devices.errors import DamagedFileError, LatkitError, UsageError
+from latkit.search.checkpoint import read_tensors, write_tensors
+from latkit.search.data import load_data
+from latkit.search.mobile import MobileSpace, Stage
+from latkit.search.supernet import Supernet
+from latkit.search.training import (
+    Trainer,
+    TrainingSettings,
+    fingerprint,
+    set_threads,
+    train_supernet,
+)
+
+STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 2, 2))
+SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
+SETTINGS = TrainingSettings(epochs=1, batch_size=32, seed=4)
+
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_training import SETTINGS, SPACE, Supernet, Trainer, load_data, set_threads
+
+set_threads(1)
+supernet = Supernet(SPACE)
+# Written after every third step, killed after the tenth.
+trainer = Trainer(
+    supernet, load_data(image_size=16), SETTINGS, subject="run", checkpoint=Path(sys.argv[1]),
+    checkpoint_seconds=1e9,
+)
+for step in range(10):
+    trainer.step(lambda images, random: supernet(images, SPACE.sample(random)))
+    if step % 3 == 0:
+        trainer.save()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    set_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data(image_size=16)
+
+
+def trainer_of(supernet, data, *, settings=SETTINGS, **options):
+    return Trainer(supernet, data, settings, subject="run", **options)
+
+
+def uniform(supernet):
+    return lambda images, random: supernet(images, SPACE.sample(random))
+
+
+def trained(data, **options):
+    supernet = Supernet(SPACE)
+    trainer_of(supernet, data, **options).run(uniform(supernet))
+    return supernet
+
+
+def test_run_that_was_killed_goes_on_to_the_same_weights(tmp_path, data):
+    checkpoint = tmp_path / "run.checkpoint"
+    folder = str(Path(__file__).parent)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, str(checkpoint), folder],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    supernet = Supernet(SPACE)
+    trainer = trainer_of(supernet, data, checkpoint=checkpoint)
+    assert (trainer.finished_steps, trainer.steps) == (10, 33)
+    trainer.run(uniform(supernet))
+    assert fingerprint(supernet) == fingerprint(trained(data))
+
+
+def test_training_is_repeatable_and_depends_on_the_seed(data):
+    settings = TrainingSettings(epochs=1, batch_size=256, seed=5)
+    other = TrainingSettings(epochs=1, batch_size=256, seed=6)
+    prints = [fingerprint(trained(data, settings=one)) for one in (settings, settings, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_checkpoint_is_written_as_often_as_asked(tmp_path, data):
+    checkpoint = tmp_path / "run.checkpoint"
+    supernet = Supernet(SPACE)
+    seen = []
+
+    def look(progress):
+        written = checkpoint.exists() and read_tensors(checkpoint, "checkpoint", 1)
+        seen.append(progress.step - (written["finished_steps"] if written else 0))
+
+    trainer = trainer_of(supernet, data, checkpoint=checkpoint, checkpoint_seconds=0)
+    trainer.run(uniform(supernet), look)
+    assert seen == [1] * trainer.steps
+    assert read_tensors(checkpoint, "checkpoint", 1)["finished_steps"] == trainer.steps
+
+
+def test_finished_run_is_taken_as_it_is(tmp_path, data):
+    checkpoint = tmp_path / "run.checkpoint"
+    settings = TrainingSettings(epochs=1, batch_size=512)
+    one, other = Supernet(SPACE), Supernet(SPACE)
+    train_supernet(one, data, settings, checkpoint=checkpoint)
+    steps = []
+    train_supernet(other, data, settings, checkpoint=checkpoint, progress=steps.append)
+    assert steps == []
+    assert fingerprint(one) == fingerprint(other)
+
+
+def test_loss_falls(data):
+    losses = []
+    supernet = Supernet(SPACE)
+    settings = TrainingSettings(epochs=4, batch_size=32, shift=0)
+    trainer = trainer_of(supernet, data, settings=settings)
+    trainer.run(uniform(supernet), lambda progress: losses.append(progress.loss))
+    assert losses[0] == pytest.approx(math.log(10), rel=0.1)
+    assert sum(losses[-10:]) / 10 < 0.8 * losses[0]
+
+
+def test_every_epoch_visits_every_image_once_in_another_order(data):
+    trainer = trainer_of(Supernet(SPACE), data, settings=TrainingSettings(epochs=2, batch_size=7))
+    epochs = [[], []]
+    for trainer.finished_steps in range(trainer.steps):
+        epochs[2 * trainer.finished_steps // trainer.steps] += trainer._batch().tolist()
+    for visited in epochs:
+        assert len(set(visited)) == len(visited) == len(data.train) // 7 * 7
+    assert epochs[0] != epochs[1]
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path, data):
+    checkpoint = tmp_path / "run.checkpoint"
+    trainer_of(Supernet(SPACE), data, checkpoint=checkpoint).save()
+    with pytest.raises(UsageError, match="its epochs, seed differ"):
+        trainer_of(
+            Supernet(SPACE), data, settings=TrainingSettings(7, 32, seed=1), checkpoint=checkpoint
+        )
+    with pytest.raises(UsageError, match="its data differ"):
+        trainer_of(Supernet(SPACE), load_data(image_size=16, seed=9), checkpoint=checkpoint)
+
+
+@settings(deadline=None, max_examples=60)
+@given(place=st.integers(0, 10**9), value=st.integers(1, 255), cut=st.booleans())
+def test_damaged_checkpoint_is_refused(tmp_path_factory, place, value, cut):
+    file = tmp_path_factory.mktemp("damage") / "a.checkpoint"
+    write_tensors(file, "checkpoint", 1, {"finished_steps": 3, "x": torch.arange(50)})
+    content = bytearray(file.read_bytes())
+    place %= len(content)
+    if cut:
+        del content[place:]
+    else:
+        content[place] ^= value
+    file.write_bytes(content)
+    with pytest.raises((DamagedFileError, UsageError)) as caught:
+        read_tensors(file, "checkpoint", 1)
+    assert str(file) in str(caught.value)
+
+
+def test_damaged_checkpoint_says_to_delete_it(tmp_path, data):
+    checkpoint = tmp_path / "run.checkpoint"
+    trainer_of(Supernet(SPACE), data, checkpoint=checkpoint).save()
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DamagedFileError, match="Delete it"):
+        trainer_of(Supernet(SPACE), data, checkpoint=checkpoint)
+    write_tensors(checkpoint, "checkpoint", 2, {})
+    with pytest.raises(DamagedFileError, match="newer latkit"):
+        trainer_of(Supernet(SPACE), data, checkpoint=checkpoint)
+
+
+def test_file_that_would_run_code_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'sprung')!r}, 'w')",))
+
+    file = tmp_path / "a.checkpoint"
+    write_tensors(file, "checkpoint", 1, {"trap": Trap()})
+    with pytest.raises(DamagedFileError):
+        read_tensors(file, "checkpoint", 1)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_rate_rises_then_falls_to_nothing():
+    for schedule, half in (("linear", 0.05), ("cosine", 0.05)):
+        one = TrainingSettings(1, learning_rate=0.1, warmup_share=0.2, schedule=schedule)
+        assert one.rate(0) == 0
+        assert one.rate(0.1) == pytest.approx(0.05)
+        assert one.rate(0.2) == pytest.approx(0.1)
+        assert one.rate(0.6) == pytest.approx(half)
+        assert one.rate(1) == pytest.approx(0)
+    assert TrainingSettings(1, warmup_share=0, learning_rate=0.1).rate(0) == pytest.approx(0.1)
+    straight, curved = (
+        TrainingSettings(1, warmup_share=0, schedule=name) for name in ("linear", "cosine")
+    )
+    assert curved.rate(0.25) > straight.rate(0.25)
+
+
+def test_divergence_and_wrong_class_count_are_errors(data):
+    supernet = Supernet(SPACE)
+    wild = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e30, warmup_share=0)
+    with pytest.raises(LatkitError, match="diverged in step"):
+        trainer_of(supernet, data, settings=wild).run(uniform(supernet))
+    seven = MobileSpace(7, stages=STAGES, resolution=16)
+    other = Supernet(seven)
+    with pytest.raises(UsageError, match="7 classes"):
+        train_supernet(other, data, SETTINGS)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(UsageError):
+        TrainingSettings(epochs=0)
+    with pytest.raises(UsageError):
+        TrainingSettings(epochs=1, batch_size=1)
