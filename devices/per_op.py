@@ -25,7 +25,14 @@ import numpy as np
 from .device import Setup
 from .errors import DeviceError, UsageError
 from .host import can_pin
-from .runtimes import INPUT_SEED, ONNX_DTYPES, OnnxRuntime, find_runtime, random_input
+from .runtimes import (
+    INPUT_SEED,
+    ONNX_DTYPES,
+    OnnxRuntime,
+    find_runtime,
+    onnx_session_options,
+    random_input,
+)
 
 RUNS = 50
 WARMUPS = 5
@@ -132,11 +139,7 @@ def kernel_medians(events: Sequence[Mapping[str, Any]], warmups: int) -> list[Op
 def _profiled(path: Path, threads: int, runs: int, warmups: int, folder: Path) -> Any:
     """The events of ONNX Runtime's profiler over `warmups + runs` runs."""
     onnxruntime: Any = importlib.import_module(OnnxRuntime.name)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options = onnx_session_options(onnxruntime, threads)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

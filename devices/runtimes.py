@@ -73,18 +73,24 @@ class Runtime(Protocol):
         """Load a model, with random inputs of its own shapes and types (fixed seed)."""
 
 
+def onnx_session_options(runtime: ModuleType, threads: int) -> Any:
+    """ONNX Runtime's options of every session: what `OnnxRuntime.options` tells."""
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads == 1:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class _OnnxSession:
     """ONNX Runtime with inputs and outputs bound once, so that a run allocates neither."""
 
     def __init__(self, runtime: ModuleType, path: Path, threads: int) -> None:
-        options = runtime.SessionOptions()
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if threads == 1:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = onnx_session_options(runtime, threads)
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         random = np.random.default_rng(INPUT_SEED)
         self._bound: list[tuple[Any, NDArray[Any]]] = []

@@ -121,6 +121,8 @@ def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid
             if of == "pointwise":
                 work["tiles pointwise"] += -(-pixels // PIXEL_TILE) * read * channels
             elif of == "conv":
+                taps = _taps_inside(kernel) * read // kernel.groups
+                work["products inside conv"] += taps * channels
                 edge = min(kernel.out_width, kernel.kernel[-1] - 1) * kernel.out_height
                 work["edge products conv"] += edge * window * read * channels
         case "depthwise":
@@ -137,6 +139,19 @@ def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid
         case _:
             work["element-wise bytes"] += kernel.output_bytes
             work[f"bytes {of}"] += kernel.output_bytes
+
+
+def _taps_inside(kernel: Kernel) -> int:
+    """Taps of all windows that lie on the image and not on its padding: some runtimes skip those.
+
+    Padding is taken to be symmetric, as far as the windows reach it.
+    """
+    taps = 1
+    sizes = ((kernel.height, kernel.out_height), (kernel.width, kernel.out_width))
+    for (size, out), window, step in zip(sizes, kernel.kernel, kernel.stride, strict=False):
+        start = np.arange(out) * step - -(-max(0, (out - 1) * step + window - size) // 2)
+        taps *= int((np.minimum(start + window, size) - np.maximum(start, 0)).sum())
+    return taps
 
 
 def _features(block: Block, kernels: Sequence[Kernel], grid: int) -> dict[str, float]:

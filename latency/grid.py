@@ -6,9 +6,10 @@ differ in one width show which multiples those are.
 
 Decision rule of `channel_grid`: of the steps 32, 16, 8 and 4, the largest one whose multiples are
 all needed. Every probe halfway between two neighbouring multiples of the step (for 4: every probe
-that is no multiple of 4) is compared with the straight line between those two. Where nothing is
+that is no multiple of it) is compared with the straight line between those two. Where nothing is
 padded the two agree, apart from noise; where the step is the vector, the halfway points stick out
-above the line. The step is the grid if their median sticks out by `STICKING_OUT`, and by
+above the line, as if they had the channels of the next multiple. The step is the grid if their
+median sticks out by `STICKING_OUT`, by `PADDING_SHARE` of what such padding would cost, and by
 `NOISE_FACTOR` times its own uncertainty. If no step does, latency is smooth, any width would do,
 and `DEFAULT_GRID` is kept, which divides the widths that spaces are made of.
 """
@@ -16,7 +17,7 @@ and `DEFAULT_GRID` is kept, which divides the widths that spaces are made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ DEFAULT_GRID = 8
 
 STICKING_OUT = 0.04
 """Share by which points off the grid must lie above the line through points on it."""
+
+PADDING_SHARE = 1 / 3
+"""Share of the cost of padding to the next multiple that they must stick out by. A runtime that
+prefers multiples of 32 a little and needs those of 16 has the grid of 16."""
 
 NOISE_FACTOR = 3.0
 """How many of its standard errors the median must lie above the line."""
@@ -68,32 +73,46 @@ def channel_grid(channels: Sequence[int], latency_ms: Sequence[float]) -> int:
         raise UsageError("each probed width needs one latency, positive and finite")
     probes = dict(zip(channels, latency_ms, strict=True))
     for step in GRIDS:
-        if _sticks_out(excess(probes, step)):
+        halfway = _halfway(probes, step)
+        if _sticks_out(excess(probes, step), np.array([-c % step / c for c in halfway])):
             return step
     return DEFAULT_GRID
 
 
-def excess(probes: dict[int, float], step: int) -> NDArray[np.float64]:
-    """By what share the probes halfway between multiples of `step` lie above the line.
-
-    For 4 that is every probe which is no multiple of it; no finer step is told apart.
-    """
-    half = step // 2 if step > min(GRIDS) else 1
+def excess(probes: Mapping[int, float], step: int) -> NDArray[np.float64]:
+    """By what share the probes halfway between multiples of `step` lie above the line."""
     found = []
-    for channels, latency_ms in sorted(probes.items()):
+    for channels in _halfway(probes, step):
         below = channels // step * step
-        above = below + step
-        if channels % step == 0 or channels % half or not {below, above} <= probes.keys():
-            continue
         share = (channels - below) / step
-        line = (1 - share) * probes[below] + share * probes[above]
-        found.append(latency_ms / line - 1)
+        line = (1 - share) * probes[below] + share * probes[below + step]
+        found.append(probes[channels] / line - 1)
     return np.array(found)
 
 
-def _sticks_out(above_line: NDArray[np.float64]) -> bool:
+def _halfway(probes: Mapping[int, float], step: int) -> list[int]:
+    """The probed widths halfway between two probed multiples of `step`.
+
+    For 4 that is every width which is no multiple of it; no finer step is told apart.
+    """
+    half = step // 2 if step > min(GRIDS) else 1
+    return [
+        channels
+        for channels in sorted(probes)
+        if channels % step
+        and channels % half == 0
+        and {channels // step * step, channels // step * step + step} <= probes.keys()
+    ]
+
+
+def _sticks_out(above_line: NDArray[np.float64], padding: NDArray[np.float64]) -> bool:
+    """Whether the points stick out; `padding` is by how much they would if they were padded."""
     if len(above_line) < FEWEST_POINTS:
         return False
     middle = float(np.median(above_line))
     spread = 1.4826 * float(np.median(np.abs(above_line - middle)))
-    return middle > STICKING_OUT and middle > NOISE_FACTOR * spread / math.sqrt(len(above_line))
+    return middle > max(
+        STICKING_OUT,
+        PADDING_SHARE * float(np.median(padding)),
+        NOISE_FACTOR * spread / math.sqrt(len(above_line)),
+    )

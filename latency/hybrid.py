@@ -33,7 +33,8 @@ class PhysicalModel:
     ) -> PhysicalModel:
         """Non-negative least squares on the relative error; `work` is (N, names)."""
         relative = work / latency_ms[:, None]
-        scale = np.sqrt((relative**2).mean(axis=0))
+        occurrences = np.maximum(1, (work > 0).sum(axis=0))
+        scale = np.sqrt((relative**2).sum(axis=0) / occurrences)
         scale[scale == 0] = 1
         rows = np.vstack([relative / scale, math.sqrt(SHRINKAGE) * np.eye(len(names))])
         target = np.concatenate([np.ones(len(work)), np.zeros(len(names))])

@@ -22,7 +22,7 @@ RuntimeOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
 CoresOption = Annotated[
     str | None,
-    typer.Option("--cores", help="Processors to pin the runtime to, such as 0,1. Default: any."),
+    typer.Option("--cores", help="Processors to pin to, such as 0,1. Default: the device's."),
 ]
 PrecisionOption = Annotated[
     str, typer.Option("--precision", help="float32, float16 or int8, as the device can.")
@@ -86,10 +86,8 @@ def parse_numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def parse_cores(text: str | None) -> tuple[int, ...] | None:
-    """Processors from `0,1`; `None` (not given, or `any`) leaves them to the device."""
-    if text in (None, "any"):
-        return None
-    return tuple(sorted(set(parse_numbers("--cores", text))))
+    """Processors from `0,1`; `None`, not given, leaves them to the device."""
+    return None if text is None else tuple(sorted(set(parse_numbers("--cores", text))))
 
 
 def parse_precision(text: str) -> Precision:
@@ -130,7 +128,7 @@ def choose_setup(
         for setup in known
         if runtime in (None, setup.runtime)
         and threads in (None, setup.threads)
-        and (cores is None or parse_cores(cores) == setup.cores)
+        and parse_cores(cores) in (None, setup.cores)
         and precision in (None, setup.precision)
     ]
     if device is not None:

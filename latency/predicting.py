@@ -7,19 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..devices.device import Setup
 from ..devices.errors import UsageError
 from .blocks import Block
 from .calibration import PredictionError, is_timed, prediction_error
 from .network import Network
-from .predictor import LatencyPredictor
+from .predictor import FEWEST_SAMPLES, LatencyPredictor
 from .store import Store
 from .subject import ModelFile, Subject, subject_label
 from .table import Estimate, LatencyTable
-
-CROSS_VALIDATION_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -97,32 +93,16 @@ def fit_predictor(
         if size == eviction_bytes and isinstance(block, Block) and is_timed(block):
             blocks.append(block)
             latency_ms.append(item.median_ms)
-    if len(blocks) < 2 * CROSS_VALIDATION_FOLDS:
+    if len(blocks) < FEWEST_SAMPLES:
         listed = ", ".join(f"{count} at {size} bytes" for size, count in sorted(sizes.items()))
         raise UsageError(
             f"{len(blocks)} blocks were measured on {setup.key} with {eviction_bytes} bytes "
-            f"evicted; a predictor needs more (measured are: {listed or 'none'}). Profile some, or "
-            "choose another --eviction-bytes."
+            f"evicted, and a predictor needs {FEWEST_SAMPLES} (measured are: {listed or 'none'}). "
+            "Profile some, or choose another --eviction-bytes."
         )
     predictor = LatencyPredictor(setup, eviction_bytes).fit(blocks, latency_ms, seed)
-    error = _cross_validated(predictor, blocks, latency_ms, seed)
+    error = prediction_error(predictor.left_out_ms_, latency_ms)
     return Fitted(predictor, eviction_bytes, len(blocks), error)
-
-
-def _cross_validated(
-    predictor: LatencyPredictor, blocks: Sequence[Block], latency_ms: Sequence[float], seed: int
-) -> PredictionError:
-    """Error on each fifth of the blocks when fitted to the others."""
-    measured = np.array(latency_ms)
-    predicted = np.empty_like(measured)
-    folds = np.random.default_rng(seed).permutation(len(blocks)) % CROSS_VALIDATION_FOLDS
-    for fold in range(CROSS_VALIDATION_FOLDS):
-        kept = [index for index in range(len(blocks)) if folds[index] != fold]
-        left_out = [index for index in range(len(blocks)) if folds[index] == fold]
-        trial = LatencyPredictor(**predictor.get_params())
-        trial.fit([blocks[index] for index in kept], measured[kept], seed)
-        predicted[left_out] = trial.predict([blocks[index] for index in left_out])
-    return prediction_error(predicted, measured)
 
 
 def _sum(estimates: Sequence[Estimate]) -> Estimate:

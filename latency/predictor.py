@@ -80,7 +80,8 @@ class LatencyPredictor:
         """Learn from measured blocks. Takes seconds: `FOLDS` models are fitted for the interval.
 
         Blocks without an operation are left out. Raises `UsageError` for fewer than
-        `FEWEST_SAMPLES` others, and for latencies that are not positive numbers.
+        `FEWEST_SAMPLES` others, and for latencies that are not positive numbers. `left_out_ms_` is
+        then what was predicted for each of the others by a model that was not fitted to it.
         """
         blocks, latency = _samples(blocks, latency_ms)
         folds = np.random.default_rng(seed).permutation(len(blocks)) % FOLDS
@@ -105,6 +106,7 @@ class LatencyPredictor:
             predicted = model(np.flatnonzero(folds != fold)).predict(prepared[out])
             residuals[out] = np.log(latency[out] / predicted)
         self.model_ = model(np.arange(len(latency)))
+        self.left_out_ms_ = latency / np.exp(residuals)
         self.residuals_ = np.sort(np.abs(residuals))
         self.ranges_ = {
             name: (
@@ -118,10 +120,10 @@ class LatencyPredictor:
 
     def predict(self, blocks: Sequence[Block]) -> NDArray[np.float64]:
         """Latency of each block in ms: (N,). 0 for a block without an operation."""
-        timed = [index for index, block in enumerate(blocks) if is_timed(block)]
-        latency_ms = np.zeros(len(blocks))
-        latency_ms[timed] = self.predict_prepared(self.prepare([blocks[i] for i in timed]))
-        return latency_ms
+        timed = [block for block in dict.fromkeys(blocks) if is_timed(block)]
+        latency_ms = self.predict_prepared(self.prepare(timed)).tolist()
+        known = dict(zip(timed, latency_ms, strict=True))
+        return np.array([known.get(block, 0.0) for block in blocks], dtype=np.float64)
 
     def prepare(self, blocks: Sequence[Block]) -> Prepared:
         """What the model reads of blocks: the slow part of a prediction, to be done once."""

@@ -92,7 +92,7 @@ class Plan:
 
     def second_phase(
         self, space: ProfilableSpace, eviction_bytes: int, grid: int
-    ) -> list[tuple[Subject, int]]:
+    ) -> list[tuple[Block, int]]:
         """All blocks of the space and of the held-out networks, at the chosen size."""
         blocks = [block for block in space.blocks() if is_timed(block)]
         blocks += timed_blocks(self.held_out)

@@ -211,7 +211,8 @@ def _choice(
     Where the whole space was measured at some size, that decision stands: rounds that were added
     since must not move it to a size at which most blocks are missing.
     """
-    covered = _covered_sizes(found, plan, space)
+    grid = _probed_grid(found)
+    covered = _covered_sizes(found, plan, space, grid)
     # The networks that each size can be judged by; only sizes with the most are compared.
     usable = {
         size: [
@@ -219,7 +220,7 @@ def _choice(
             for network in plan.calibration
             if (network.key, 0) in found and _measured_terms(network, size, found) is not None
         ]
-        for size in covered or plan.eviction_candidates
+        for size in plan.eviction_candidates
     }
     networks = max(usable.values(), key=len, default=[])
     calibrations: dict[int, Calibration] = {}
@@ -234,28 +235,30 @@ def _choice(
             f"{setup.key} with all of their blocks; {FEWEST_NETWORKS} are needed. Profile the "
             "space on that device, with the same numbers of networks and the same seed."
         )
-    chosen = choose_eviction(calibrations)
+    standing = {size: item for size, item in calibrations.items() if size in covered}
+    chosen = choose_eviction(standing or calibrations)
     trials = tuple(
         EvictionTrial(size, item.plain.bias, item.leave_one_out.rmspe, size == chosen)
         for size, item in calibrations.items()
         if item.plain is not None and item.leave_one_out is not None
     )
-    return _Choice(chosen, calibrations[chosen], trials, _probed_grid(found))
+    return _Choice(chosen, calibrations[chosen], trials, grid)
 
 
 def _covered_sizes(
-    found: Mapping[ModelKey, Measurement], plan: Plan, space: ProfilableSpace
+    found: Mapping[ModelKey, Measurement], plan: Plan, space: ProfilableSpace, grid: int
 ) -> list[int]:
-    """The candidate sizes at which every block of the space was measured."""
-    needed = [block.key for block in space.blocks() if is_timed(block)]
+    """The candidate sizes at which all of phase B was measured."""
+    needed = [block.key for block, _ in plan.second_phase(space, 0, grid)]
     return [
         size for size in plan.eviction_candidates if all((key, size) in found for key in needed)
     ]
 
 
 def _probed_grid(found: Mapping[ModelKey, Measurement]) -> int:
+    """The channel grid, by the quickest runs: it is a runtime's, however busy the device was."""
     probes = [
-        (block.expanded_channels, found[block.key, 0].median_ms)
+        (block.expanded_channels, found[block.key, 0].p5_ns / 1e6)
         for block in probe_blocks()
         if (block.key, 0) in found
     ]

@@ -51,8 +51,16 @@ def subject_id(subject: Subject) -> str:
 
 
 def subject_label(subject: Subject) -> str:
-    """A short name to show: a block's key, a network's, a file's name."""
-    return subject.path.name if isinstance(subject, ModelFile) else subject.key
+    """A short name to show: a file's name, a block without what is as by default."""
+    match subject:
+        case ModelFile():
+            return subject.path.name
+        case Network():
+            return subject.key
+        case Block():
+            values = ((item, getattr(subject, item.name)) for item in fields(subject))
+            shown = (f"{item.name}={value}" for item, value in values if value != item.default)
+            return f"{type(subject).__name__}({', '.join(shown)})"
 
 
 def subject_to_json(subject: Subject) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..latency.subject import ModelFile, subject_id
 from ..latency.table import LatencyTable
 from .data import Dataset
 from .evolution import Evolution
+from .export import Exported, export
 from .extraction import extract
 from .landing import Landing, land
 from .log import LogEntry, SearchLog
@@ -33,7 +34,6 @@ from .random_search import RandomSearch
 from .recalibration import SupernetEvaluator, calibration_batches, recalibrate
 from .reinforce import Reinforce
 from .result import Finalist, SearchResult
-from .export import Exported, export
 from .retraining import Retrained, retrain, test_accuracy
 from .space import Architecture, SearchSpace
 from .strategy import Strategy
@@ -220,7 +220,11 @@ class Search:
                 seed=settings.seed,
             )
         random = RandomSearch(
-            self.space, cost, settings.limit_ms, budget=settings.evaluations, seed=settings.seed
+            self.space,
+            cost,
+            settings.limit_ms,
+            budget=settings.evaluations,
+            seed=settings.seed + 1,  # not the first population of the evolution again
         )
         return search, random
 

@@ -23,7 +23,8 @@ SCORING_BATCH = 64
 def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
     """Replace batch-norm statistics by their average over `batches` of training inputs.
 
-    Statistics gathered while other architectures trained fit none (SPOS, Guo et al. 2019). Leaves the model in evaluation mode.
+    Statistics gathered while other architectures trained fit none (SPOS, Guo et al. 2019). Leaves
+    the model in evaluation mode.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -38,7 +38,7 @@ class TrainingSettings:
     SGD with momentum .9, weight decay 4e-5, linear decay and label smoothing .1 are SPOS's (Guo
     et al. 2019); its rate of .5 is for batches of 1024, the one here for small batches and data.
     The rate rises linearly over the first `warmup_share` of all steps, then falls to 0. `shift`
-    and `flip` are `data.augment`'s. `seed` fixes initial weights, order, augmentation and paths.
+    and `flip` are `data.augment`'s. `seed` fixes the order of images, augmentation and paths.
     """
 
     epochs: int
@@ -72,7 +72,7 @@ class TrainingSettings:
 
 SUPERNET_SETTINGS = TrainingSettings(epochs=60)
 RETRAINING_SETTINGS = TrainingSettings(epochs=30, schedule="cosine")
-"""Defaults that suit the digits; they take a minute on two quiet cores, half of it in turn."""
+"""Defaults that suit the digits in the mobile space: about 130 and 40 processor-seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +239,9 @@ def train_supernet(
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A short sha256 over all tensors of a module: equal exactly for equal weights."""
+    """A short sha256 over a module's weights (not its statistics), equal for equal weights."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, parameter in model.named_parameters():
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().numpy().data)
+        digest.update(parameter.detach().contiguous().numpy().data)
     return digest.hexdigest()[:32]

@@ -184,7 +184,13 @@ def batch_norm_terms(translation: Translation, node: Node) -> tuple[Array, Array
         translation.host_constant(node, index + 1, f"the {name}").astype(np.float64)
         for index, name in enumerate(names)
     )
-    factor = scale / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+    channels = translation.graph.shape(node.inputs[0])[1]
+    if any(terms.shape != (channels,) for terms in (scale, bias, mean, variance)):
+        raise UsageError(f"{node} has parameters that don't fit its {channels} channels")
+    spread = variance + node.attributes.get("epsilon", 1e-5)
+    if not np.all(spread > 0):
+        raise UsageError(f"{node} has a variance that is not positive")
+    factor = scale / np.sqrt(spread)
     return factor, bias - mean * factor
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
 
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
@@ -30,6 +30,16 @@ def schema() -> Any:
             "has none): pip install ai-edge-litert"
         ) from error
     return schema_py_generated
+
+
+def int32(values: Any) -> NDArray[np.int32]:
+    """Sizes and axes as the schema has them. Raises `UsageError` where one needs more bits."""
+    try:
+        return np.array(values, dtype=np.int32)
+    except OverflowError as error:
+        raise UsageError(
+            f"{values} in the ONNX model does not fit into the 32 bits that TFLite has for sizes"
+        ) from error
 
 
 class _Buffer:
@@ -79,7 +89,7 @@ class FlatbufferWriter:
     def _tensor(self, name: str, shape: Sequence[int], kind: int, buffer: int) -> int:
         tensor = self._schema.TensorT()
         tensor.name = name
-        tensor.shape = np.array(shape, dtype=np.int32)
+        tensor.shape = int32(shape)
         tensor.type = kind
         tensor.buffer = buffer
         tensor.hasRank = True
@@ -98,8 +108,8 @@ class FlatbufferWriter:
         """Append a builtin operator. `options` names its table without "Options": "Conv2D"."""
         operator = self._schema.OperatorT()
         operator.opcodeIndex = self._codes.setdefault((kind, version), len(self._codes))
-        operator.inputs = np.array(inputs, dtype=np.int32)
-        operator.outputs = np.array(outputs, dtype=np.int32)
+        operator.inputs = int32(inputs)
+        operator.outputs = int32(outputs)
         if options:
             table = getattr(self._schema, f"{options}OptionsT")()
             for name, value in settings.items():
@@ -118,8 +128,8 @@ class FlatbufferWriter:
         subgraph.name = "main"
         subgraph.tensors = self._tensors
         subgraph.operators = self._operators
-        subgraph.inputs = np.array([index for _, index in inputs], dtype=np.int32)
-        subgraph.outputs = np.array([index for _, index in outputs], dtype=np.int32)
+        subgraph.inputs = int32([index for _, index in inputs])
+        subgraph.outputs = int32([index for _, index in outputs])
         model = self._schema.ModelT()
         model.version = SCHEMA_VERSION
         model.description = "latkit"

@@ -58,6 +58,9 @@ def _is_bias(array: Array, outputs: int) -> bool:
 def _emit(translation: Translation, node: Node, weight: Array, bias: Array, result: str) -> None:
     """Write the layer; `weight` is (outputs, inputs) in ONNX's order of inputs."""
     source = node.inputs[0]
+    shape = translation.graph.shape(source)
+    if shape[-1] != weight.shape[1]:
+        raise UsageError(f"{node} reads {weight.shape[1]} features; its input has shape {shape}")
     if source in translation.stored_flat:
         image = weight.reshape(-1, *translation.stored_flat[source])
         weight = image.transpose(0, 2, 3, 1).reshape(weight.shape)
@@ -67,7 +70,7 @@ def _emit(translation: Translation, node: Node, weight: Array, bias: Array, resu
         translation.constant(node.inputs[1], weight),
         translation.constant(f"{node.outputs[0]}/bias", bias),
     ]
-    keep = len(translation.graph.shape(source)) > 2
+    keep = len(shape) > 2
     translation.writer.operator(
         "FULLY_CONNECTED",
         inputs,

@@ -51,9 +51,10 @@ def _read(model: onnx.ModelProto, covered: Collection[str]) -> Graph:
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
     outputs = tuple(item.name for item in model.graph.output)
+    if not outputs:
+        raise UsageError("the ONNX model has no outputs")
     _check_types([*inputs, *model.graph.output])
     skeleton = _skeleton(model)
-    onnx.checker.check_model(skeleton)
     opsets = {item.domain: item.version for item in model.opset_import}
     nodes, shapes = _settle(skeleton, _NodeReader(opsets, constants, outputs))
     for node in nodes:
@@ -67,6 +68,7 @@ def _settle(skeleton: onnx.ModelProto, reader: _NodeReader) -> tuple[list[Node],
     """Infer shapes and evaluate constants, in turn: sizes computed from shapes make new ones."""
     while True:
         inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(inferred)
         graph, shapes = inferred.graph, {}
         for value in (*graph.value_info, *graph.input, *graph.output):
             shape = _static_shape(value)

@@ -87,6 +87,8 @@ def transpose(translation: Translation, node: Node) -> None:
     """TRANSPOSE, its axes those of the stored layouts."""
     rank = len(translation.graph.shape(node.inputs[0]))
     axes = node.attributes.get("perm", list(range(rank))[::-1])
+    if sorted(axes) != list(range(rank)):
+        raise UsageError(f"{node} has axes {axes}, which are no order of {rank} axes")
     stored = [stored_axis(axes[axis], rank) for axis in stored_order(rank)]
     inputs = [
         translation.tensor(node.inputs[0]),

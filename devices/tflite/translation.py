@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
-from .flatbuffer import FlatbufferWriter, schema
+from .flatbuffer import FlatbufferWriter, int32, schema
 from .graph import Array, Graph, Node, Shape
 
 IMAGE_RANK = 4
@@ -123,7 +123,7 @@ class Translation:
 
     def integers(self, name: str, values: Any) -> int:
         """An int32 constant: axes, shapes, paddings."""
-        return self.writer.constant(name, np.asarray(values, dtype=np.int32))
+        return self.writer.constant(name, int32(values))
 
     def host_constant(self, node: Node, index: int, what: str) -> Array:
         """The values of an input that has to be constant."""
@@ -153,7 +153,7 @@ class Translation:
 
     def reshape_stored(self, name: str, value: int, shape: Shape, result: int | None = None) -> int:
         """RESHAPE to a stored shape, into a new tensor if not into `result`."""
-        new_shape = np.array(shape, dtype=np.int32)
+        new_shape = int32(shape)
         inputs = [value, self.integers(f"{name}/shape", new_shape)]
         result = self.between(name, shape) if result is None else result
         self.writer.operator("RESHAPE", inputs, [result], "Reshape", newShape=new_shape)

@@ -125,12 +125,7 @@ def padded(
 @translates("Conv")
 def convolution(translation: Translation, node: Node) -> None:
     """CONV_2D or DEPTHWISE_CONV_2D, with batch norm, hard sigmoid's sum and activation folded."""
-    weight = translation.host_constant(node, 1, "the weight")
-    if weight.ndim != IMAGE_RANK:
-        raise UsageError(f"{node} has a weight of shape {weight.shape}; only 2-D ones are covered")
-    bias = np.zeros(weight.shape[0], dtype=np.float32)
-    if len(node.inputs) > 2 and node.inputs[2]:
-        bias = translation.host_constant(node, 2, "the bias")
+    weight, bias = _parameters(translation, node)
     axes = window_axes(translation, node, (weight.shape[2], weight.shape[3]))
     value, padding = padded(translation, node, axes)
     result = node.outputs[0]
@@ -154,6 +149,24 @@ def convolution(translation: Translation, node: Node) -> None:
     activation, result = translation.fused_activation(result)
     ends = (value, translation.output(result))
     _emit(translation, node, axes, ends, padding, activation, weight, bias)
+
+
+def _parameters(translation: Translation, node: Node) -> tuple[Array, Array]:
+    """Weight and bias of a convolution, as ONNX has them."""
+    weight = translation.host_constant(node, 1, "the weight")
+    if weight.ndim != IMAGE_RANK:
+        raise UsageError(f"{node} has a weight of shape {weight.shape}; only 2-D ones are covered")
+    bias = np.zeros(weight.shape[0], dtype=np.float32)
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = translation.host_constant(node, 2, "the bias")
+    shape, groups = translation.graph.shape(node.inputs[0]), node.attributes.get("group", 1)
+    fits = shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
+    if not fits or bias.shape != weight.shape[:1]:
+        raise UsageError(
+            f"{node} of {groups} groups has a weight of shape {weight.shape} and a bias of shape "
+            f"{bias.shape}, which don't fit its input of shape {shape}"
+        )
+    return weight, bias
 
 
 def _emit(
@@ -205,6 +218,9 @@ def pool(translation: Translation, node: Node) -> None:
     if len(kernel) != 2:
         raise UsageError(f"{node} has a window of shape {kernel}; only 2-D ones are covered")
     axes = window_axes(translation, node, kernel)
+    inside = np.outer(*(axis.counts(False) for axis in axes))
+    if not np.all(inside):
+        raise UsageError(f"{node} has a window outside of its input; export with ceil_mode=0")
     result = node.outputs[0]
     if node.op == "MaxPool":
         fill = 0.0 if _not_negative(translation, node.inputs[0]) else np.finfo(np.float32).min
@@ -212,7 +228,6 @@ def pool(translation: Translation, node: Node) -> None:
         _emit_pool(translation, "MAX_POOL_2D", axes, value, padding, result)
         return
     # TFLite's SAME leaves the padding out of its count, explicit padding does not
-    inside = np.outer(*(axis.counts(False) for axis in axes))
     divisors = np.outer(
         *(axis.counts(node.attributes.get("count_include_pad", 0)) for axis in axes)
     )

@@ -4,7 +4,6 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from latkit.devices.errors import UsageError
 from latkit.latency.blocks import (
     BLOCK_KINDS,

@@ -46,6 +46,14 @@ def test_noise_of_one_percent_changes_nothing(seed: int, period: int) -> None:
     assert channel_grid(CHANNELS, sawtooth(period, 0.01, seed)) == expected
 
 
+def test_a_slight_preference_for_32_leaves_the_grid_at_16() -> None:
+    latency = [
+        padded * (1.05 if channels % 32 else 1.0)
+        for channels, padded in zip(CHANNELS, sawtooth(16), strict=True)
+    ]
+    assert channel_grid(CHANNELS, latency) == 16
+
+
 def test_a_single_outlier_does_not_move_the_grid() -> None:
     latency = sawtooth(1)
     latency[CHANNELS.index(48)] *= 3

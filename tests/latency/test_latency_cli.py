@@ -10,7 +10,12 @@ from latkit.latency.calibration import Calibration
 from latkit.latency.cli import register
 from latkit.latency.network import Network
 from latkit.latency.store import Store
-from latkit.latency.subject import subject_from_json, subject_to_json, write_model
+from latkit.latency.subject import (
+    subject_from_json,
+    subject_label,
+    subject_to_json,
+    write_model,
+)
 from latkit.latency.table import Entry, LatencyTable
 from typer.testing import CliRunner
 
@@ -105,7 +110,7 @@ def test_table_for_people_has_interval_verdict_and_reason(latkit, block_file, mo
     monkeypatch.setattr("latkit.devices.console.stdout.width", 300)
     code, out, _ = latkit("profile", "--blocks", block_file(BLOCKS[:1]), *QUICK)
     assert code == 0
-    assert BLOCKS[0].key in out
+    assert subject_label(BLOCKS[0]) in out
     assert " to " in out
     assert "noisy" in out
     assert "only 2 rounds" in out
@@ -332,6 +337,64 @@ def test_architecture_of_a_space_is_calibrated(latkit, table_file, tmp_path, req
     (estimate,) = json.loads(out)["estimates"]
     assert estimate["latency_ms"] == pytest.approx(0.5 + 2 * 2 * 1.0)
     assert subject_from_json(estimate["model"]) == Network.chain(BLOCKS[:2])
+
+
+TINY = """
+import itertools
+import random
+from dataclasses import dataclass
+
+from latkit.latency.blocks import ConvBlock
+from latkit.latency.network import Network
+
+
+@dataclass
+class Tiny:
+    name: str = "tiny"
+
+    def conv(self, kernel, height):
+        return ConvBlock(
+            in_channels=16, height=height, width=height, out_channels=16, kernel=kernel, stride=2
+        )
+
+    def blocks(self):
+        return [self.conv(kernel, height) for height in (32, 16, 8) for kernel in (1, 3, 5)]
+
+    def sample_networks(self, count, seed):
+        every = list(itertools.product((1, 3, 5), repeat=3))
+        return [self.network(item) for item in random.Random(seed).sample(every, min(count, 27))]
+
+    def architecture(self, choices):
+        return [(1, 3, 5)[choice] for choice in choices]
+
+    def network(self, kernels):
+        return Network.chain(
+            [self.conv(kernel, 32 >> index) for index, kernel in enumerate(kernels)]
+        )
+"""
+
+
+def test_space_is_profiled_made_a_table_and_predicted(latkit, tmp_path, monkeypatch):
+    monkeypatch.setattr("latkit.devices.console.stdout.width", 300)
+    (tmp_path / "tiny.py").write_text(TINY)
+    plan = ["--space", "tiny.py:Tiny", "--calibration-networks", "4", "--held-out-networks", "2"]
+    code, out, _ = latkit("profile", *plan, *QUICK, "--json")
+    assert code == 0
+    profiled = json.loads(out)
+    assert profiled["calibration"]["held_out"]["networks"] == 2
+    assert profiled["failures"] == []
+    assert [item["held_out"] for item in profiled["networks"]].count(True) == 2
+    code, out, _ = latkit("table", *plan, "--output", "t.json", "--json")
+    assert code == 0
+    assert json.loads(out) == {**profiled, "output": "t.json"}
+    code, out, _ = latkit("table", *plan, "--output", "t.json")
+    assert code == 0
+    assert "held-out networks" in out
+    command = ["--table", "t.json", "--space", "tiny.py:Tiny", "--architecture", "0,1,2", "--json"]
+    code, out, _ = latkit("predict", *command, "--device", "cpu")
+    assert code == 0
+    (estimate,) = json.loads(out)["estimates"]
+    assert 0 < estimate["low_ms"] <= estimate["latency_ms"] <= estimate["high_ms"]
 
 
 @pytest.mark.parametrize(

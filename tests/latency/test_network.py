@@ -1,7 +1,6 @@
 import numpy as np
 import onnx
 import pytest
-
 from latkit.devices.errors import UsageError
 from latkit.latency.blocks import (
     ConvBlock,

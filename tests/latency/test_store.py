@@ -377,7 +377,7 @@ def test_full_disk_loses_nothing(tmp_path, monkeypatch):
     with Store(path) as store:
         (key,) = store.add_subjects(blocks(1))
         large = round_of({(key, 0): visit(*range(100_000))}, 9)
-        with pytest.raises(LatkitError, match="full.*Nothing is lost.*run the command again"):
+        with pytest.raises(LatkitError, match=r"full.*Nothing is lost.*run the command again"):
             store.add_round(SETUP, PROTOCOL, INFO, large)
         assert everything(store) == before
     monkeypatch.undo()

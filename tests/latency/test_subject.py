@@ -1,5 +1,6 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import pairwise
 
 import onnx
 import pytest
@@ -22,6 +23,7 @@ from latkit.latency.subject import (
     read_block_list,
     subject_from_json,
     subject_id,
+    subject_label,
     subject_to_json,
     write_model,
 )
@@ -80,7 +82,7 @@ def test_block_survives_json(block):
 def test_chain_survives_json(channels):
     blocks = [
         ConvBlock(in_channels=read, height=5, width=5, out_channels=written)
-        for read, written in zip(channels, channels[1:], strict=False)
+        for read, written in pairwise(channels)
     ]
     network = Network.chain(blocks)
     assert subject_from_json(json.loads(json.dumps(subject_to_json(network)))) == network
@@ -133,7 +135,7 @@ def test_bad_block_in_a_file_is_named_by_file_index_and_field(tmp_path, change, 
 def test_missing_field_is_named(tmp_path):
     path = tmp_path / "blocks.json"
     path.write_text(json.dumps([{name: GOOD[name] for name in GOOD if name != "out_channels"}]))
-    with pytest.raises(UsageError, match="block 0.*out_channels"):
+    with pytest.raises(UsageError, match=r"block 0.*out_channels"):
         read_block_list(path)
 
 
@@ -178,6 +180,13 @@ def test_network_that_reads_a_later_node_is_refused_with_its_place():
     data["nodes"][0]["inputs"] = [2]
     with pytest.raises(UsageError, match="Network"):
         subject_from_json(data)
+
+
+def test_label_of_a_block_leaves_out_what_is_as_by_default():
+    assert subject_label(BLOCK) == (
+        "MBConv(in_channels=8, height=8, width=8, out_channels=8, expanded_channels=24)"
+    )
+    assert subject_label(replace(BLOCK, kernel=5)).endswith("expanded_channels=24, kernel=5)")
 
 
 def test_model_is_written_once_and_named_by_its_content(tmp_path):

@@ -1,5 +1,7 @@
 """Reading, splitting, normalising and augmenting images."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_parts_are_disjoint_complete_and_hold_every_class(tmp_path_factory, coun
     np.savez(file, images=images, labels=labels)
     data = load_data(file, image_size=8, seed=seed)
     found = [numbers_in(part) for part in parts(data)]
-    assert sorted(sum(found, [])) == list(range(count))
+    assert sorted(itertools.chain(*found)) == list(range(count))
     for part, numbers in zip(parts(data), found, strict=True):
         assert part.labels.tolist() == [number % classes for number in numbers]
         assert set(part.labels.tolist()) == set(range(classes))

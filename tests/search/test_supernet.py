@@ -41,8 +41,7 @@ def masked_convolution(value, layer, outputs, *, stride=1, groups=False, act=Tru
         value, None, None, layer.norm_weight, layer.norm_bias, training=True
     )
     mask = (torch.arange(channels) < outputs).to(value.dtype)
-    value = (functional.relu6(value) if act else value) * mask[:, None, None]
-    return value
+    return (functional.relu6(value) if act else value) * mask[:, None, None]
 
 
 def masked_forward(supernet, images, architecture):

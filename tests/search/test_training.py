@@ -136,8 +136,9 @@ def test_loss_falls(data):
 def test_every_epoch_visits_every_image_once_in_another_order(data):
     trainer = trainer_of(Supernet(SPACE), data, settings=TrainingSettings(epochs=2, batch_size=7))
     epochs = [[], []]
-    for trainer.finished_steps in range(trainer.steps):
-        epochs[2 * trainer.finished_steps // trainer.steps] += trainer._batch().tolist()
+    for step in range(trainer.steps):
+        trainer.finished_steps = step
+        epochs[2 * step // trainer.steps] += trainer._batch().tolist()
     for visited in epochs:
         assert len(set(visited)) == len(visited) == len(data.train) // 7 * 7
     assert epochs[0] != epochs[1]

@@ -1,0 +1,5 @@
+"""The command, for `python -m latkit.search`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""The command `latkit`: what bad input ends with, and a whole search killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from latkit.devices.registry import open_device
+from latkit.latency.calibration import Calibration, is_timed
+from latkit.latency.counts import block_counts
+from latkit.latency.table import Entry, LatencyTable
+from latkit.search.cli import app
+from latkit.search.mobile import mobile_space
+from PIL import Image
+from typer.testing import CliRunner
+
+SMALL = ("--population", "3", "--rounds", "2", "--supernet-epochs", "2", "--retraining-epochs", "1")
+
+
+def priced(block):
+    median_ms = 0.002 + block_counts(block).flops / 1e8
+    return Entry(median_ms, 0.99 * median_ms, 1.01 * median_ms)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """A table of this machine for the whole space, priced by operation counts."""
+    entries = {block: priced(block) for block in mobile_space().blocks() if is_timed(block)}
+    setup = open_device("cpu").setup
+    return LatencyTable(setup, 0, 16, entries, Calibration(interval_share=0.1))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def search(table, folder, *arguments):
+    path = folder / "table.json"
+    if not path.exists():
+        table.save(path)
+    return run(
+        "search", "--table", path, "--store", folder / "store.sqlite", "--output",
+        folder / "search", *SMALL, *arguments,
+    )  # fmt: skip
+
+
+def test_an_unknown_device_ends_with_3_and_lists_the_known(table, tmp_path):
+    result = search(table, tmp_path, "--device", "toaster:1")
+    assert result.exit_code == 3
+    assert "toaster:1" in result.stderr and "cpu" in result.stderr
+
+
+def test_a_runtime_that_is_not_installed_ends_with_3_and_names_the_package(
+    table, tmp_path, monkeypatch
+):
+    for name in [name for name in sys.modules if name.startswith(("ai_edge_litert", "tflite_r"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("ai_edge_litert", "tflite_runtime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = search(table, tmp_path, "--runtime", "litert")
+    assert result.exit_code == 3
+    assert "ai-edge-litert" in result.stderr
+
+
+def test_an_unreachable_target_ends_with_6_and_names_the_smallest_latency(table, tmp_path):
+    result = search(table, tmp_path, "--target-latency-ms", "0.000001")
+    assert result.exit_code == 6
+    assert "smallest reachable latency is" in " ".join(result.stderr.split())
+
+
+def test_a_table_of_another_device_ends_with_2_and_names_both(table, tmp_path):
+    other = replace(table, setup=replace(table.setup, device="cpu:abacus"))
+    result = search(other, tmp_path)
+    assert result.exit_code == 2
+    message = " ".join(result.stderr.split())
+    assert "cpu:abacus" in message and table.setup.runtime_version in message
+
+
+def test_a_table_with_one_byte_flipped_ends_with_5(table, tmp_path):
+    path = tmp_path / "table.json"
+    table.save(path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert search(table, tmp_path).exit_code == 5
+
+
+def test_a_damaged_store_ends_with_5_and_is_left_as_it_is(table, tmp_path):
+    content = np.random.default_rng(0).bytes(20_000)
+    (tmp_path / "store.sqlite").write_bytes(content)
+    assert search(table, tmp_path).exit_code == 5
+    assert (tmp_path / "store.sqlite").read_bytes() == content
+
+
+def test_an_empty_data_folder_ends_with_2(table, tmp_path):
+    (tmp_path / "images").mkdir()
+    result = search(table, tmp_path, "--data", tmp_path / "images")
+    assert result.exit_code == 2
+    assert "images" in result.stderr
+
+
+def test_images_of_mixed_sizes_end_with_2_and_name_two_of_them(table, tmp_path):
+    for index in range(8):
+        path = tmp_path / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = 32 if index < 7 else 40
+        Image.new("RGB", (size, size), (index, 0, 0)).save(path)
+    result = search(table, tmp_path, "--data", tmp_path / "images")
+    assert result.exit_code == 2
+    assert "7.png" in result.stderr and "--resize" in result.stderr
+
+
+def test_an_unknown_strategy_or_space_ends_with_2(table, tmp_path):
+    assert search(table, tmp_path, "--strategy", "astrology").exit_code == 2
+    assert search(table, tmp_path, "--space", "outer").exit_code == 2
+
+
+def test_a_report_of_no_search_ends_with_2(tmp_path):
+    assert run("report", "--search", tmp_path).exit_code == 2
+
+
+@pytest.mark.timeout(280)
+def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(table, tmp_path):
+    table.save(tmp_path / "table.json")
+    command = [
+        sys.executable, "-m", "latkit.search", "search", *SMALL, "--table",
+        str(tmp_path / "table.json"), "--training-threads", "1", "--json",
+    ]  # fmt: skip
+
+    def start(name):
+        places = ["--store", str(tmp_path / f"{name}.sqlite"), "--output", str(tmp_path / name)]
+        return subprocess.Popen(
+            [*command, *places], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def kill_when(name, reached):
+        process = start(name)
+        deadline = time.monotonic() + 100
+        while not reached(tmp_path / name) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def lines(folder):
+        path = folder / "search.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    kill_when("killed", lambda folder: (folder / "supernet.checkpoint").exists())
+    kill_when("killed", lambda folder: lines(folder) >= 4)
+    kept = (tmp_path / "killed" / "search.jsonl").read_bytes()
+    results = {}
+    for name in ("killed", "whole"):
+        output, _ = start(name).communicate(timeout=200)
+        results[name] = json.loads(output)
+    log = (tmp_path / "killed" / "search.jsonl").read_bytes()
+    assert log.startswith(kept[: kept.rfind(b"\n") + 1])
+    assert log == (tmp_path / "whole" / "search.jsonl").read_bytes()
+    assert lines(tmp_path / "whole") == 1 + 2 * 6
+    for result in results.values():
+        assert [item["evaluations"] for item in result["finalists"]] == [6, 6]
+        for item in result["finalists"]:
+            assert item["measured_ms"] > 0
+            folder = tmp_path / "whole" / item["strategy"]
+            assert (folder / item["onnx_file"]).stat().st_size > 1000
+            assert (folder / item["tflite_file"]).stat().st_size > 1000
