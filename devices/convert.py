@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 from .errors import DeviceError, LatkitError, UsageError
+from .files import write_atomically
 from .runtimes import find_runtime
 
 
@@ -59,25 +59,8 @@ def prepare(path: Path, runtime: str, cache: Path) -> Path:
         raise DeviceError(
             f"{path} can't be converted to {suffix}: {type(error).__name__}: {error}"
         ) from error
-    keep(converted, flatbuffer)
+    write_atomically(converted, flatbuffer)
     return converted
-
-
-def keep(path: Path, content: bytes) -> None:
-    """Write a cache file whole or not at all; two writers at once do each other no harm."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise LatkitError(
-            f"can't write {path}: {error.strerror}. Free some space, or choose another cache folder"
-        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .convert import default_cache, keep, prepare
+from .convert import default_cache, prepare
 from .device import (
     CANARY_DRIFT_LIMIT,
     PRECISIONS,
@@ -22,6 +22,7 @@ from .device import (
     Visit,
 )
 from .errors import DeviceError, LatkitError, UsageError
+from .files import write_atomically
 from .host import allowed_cores, can_pin, hardware_name, host_facts
 from .job import Job
 from .runtimes import find_runtime, runtime_facts
@@ -152,7 +153,7 @@ class CpuDevice:
         content = build_canary().SerializeToString(deterministic=True)
         path = self._cache / "canary.onnx"
         if not path.is_file() or path.read_bytes() != content:
-            keep(path, content)
+            write_atomically(path, content)
         return self._prepare(path)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..devices.errors import DamagedFileError, LatkitError, UsageError
+from ..devices.errors import DamagedFileError, UsageError
+from ..devices.files import write_atomically
 
 
 def write_document(path: Path, kind: str, version: int, body: Any) -> None:
@@ -25,27 +24,6 @@ def write_document(path: Path, kind: str, version: int, body: Any) -> None:
         "body": body,
     }
     write_atomically(path, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, flush it to disk, then rename it into place."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise LatkitError(
-            f"can't write {path}: {error.strerror}. Free some space or choose another place; "
-            "nothing that was there before is lost."
-        ) from error
 
 
 def read_document(path: Path, kind: str, version: int) -> Any:

@@ -110,8 +110,8 @@ class LatencyPredictor:
         self.residuals_ = np.sort(np.abs(residuals))
         self.ranges_ = {
             name: (
-                min(item.ranges[name] for item in described),
-                max(item.ranges[name] for item in described),
+                float(min(item.ranges[name] for item in described)),
+                float(max(item.ranges[name] for item in described)),
             )
             for name in described[0].ranges
         }
@@ -260,13 +260,13 @@ class LatencyPredictor:
     def _half_width(self, coverage: float) -> float:
         """Half of the interval's width, on the logarithm of the latency."""
         count = len(self.residuals_)
-        rank = math.ceil((count + 1) * coverage)
-        if not 0 < coverage < 1 or rank > count:
+        rank = math.ceil((count + 1) * coverage) if 0 < coverage < 1 else math.inf
+        if rank > count:
             raise UsageError(
                 f"{count} training blocks give intervals of a coverage between 0 and "
                 f"{count / (count + 1):.3f}; {coverage} was asked for"
             )
-        return float(self.residuals_[rank - 1])
+        return float(self.residuals_[int(rank) - 1])
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
@@ -365,7 +365,7 @@ class _Body(BaseModel):
     coefficients: dict[str, NotNegative]
     features: list[str]
     trees: _TreesBody
-    residuals: list[NotNegative]
+    residuals: Annotated[list[NotNegative], Field(min_length=1)]
     ranges: dict[str, tuple[Number, Number]]
     categories: list[str]
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ..devices.errors import UsageError
+from ..devices.files import write_atomically
 from .blocks import BLOCK_KINDS, Block
-from .document import write_atomically
 from .network import Network, NetworkNode
 from .onnx_model import build_onnx, parameter_shapes, subject_graph
 

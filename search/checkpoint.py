@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..devices.errors import DamagedFileError, UsageError
-from ..latency.document import write_atomically
+from ..devices.files import write_atomically
 
 
 def write_tensors(path: Path, kind: str, version: int, body: dict[str, Any]) -> None:

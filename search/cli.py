@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +27,9 @@ from ..latency.options import (
 from ..latency.spaces import load_space
 from ..latency.store import Store
 from ..latency.table import LatencyTable
+
+if TYPE_CHECKING:
+    from .training import TrainingSettings
 
 app = typer.Typer(
     name="latkit",
@@ -65,8 +69,12 @@ def search_verb(
     resize: Annotated[
         bool, typer.Option("--resize", help="Bring images of other sizes to the space's.")
     ] = False,
-    supernet_epochs: Annotated[int, typer.Option(min=1)] = 60,
-    retraining_epochs: Annotated[int, typer.Option(min=1)] = 30,
+    supernet_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of supernet training. Default: 40.")
+    ] = None,
+    retraining_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a finalist's own training. Default: 20.")
+    ] = None,
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror training images (not digits or text).")
     ] = False,
@@ -98,7 +106,7 @@ def search_verb(
         from .pipeline import Search, SearchSettings, default_target_ms
         from .results_shown import print_result, result_json
         from .space import SearchSpace
-        from .training import TrainingSettings
+        from .training import RETRAINING_SETTINGS, SUPERNET_SETTINGS
 
         loaded = LatencyTable.load(table)
         opened = open_chosen(device, runtime, threads, cores, precision)
@@ -114,14 +122,8 @@ def search_verb(
             rounds=rounds,
             seed=seed,
             threads=training_threads or os.cpu_count() or 1,
-            supernet=TrainingSettings(epochs=supernet_epochs, seed=seed, flip=flip),
-            retraining=TrainingSettings(
-                epochs=retraining_epochs,
-                learning_rate=0.05,
-                schedule="cosine",
-                seed=seed,
-                flip=flip,
-            ),
+            supernet=_training(SUPERNET_SETTINGS, supernet_epochs, seed, flip),
+            retraining=_training(RETRAINING_SETTINGS, retraining_epochs, seed, flip),
         )
         stderr.print(f"target: {settings.target_ms:g} ms on {opened.setup.key}", markup=False)
         with Store(store) as kept, progress_bar() as progress:
@@ -144,6 +146,13 @@ def search_verb(
             print_result(result)
 
     exit_with_code(run)
+
+
+def _training(
+    defaults: TrainingSettings, epochs: int | None, seed: int, flip: bool
+) -> TrainingSettings:
+    """Training settings with what the command's options say."""
+    return replace(defaults, epochs=epochs or defaults.epochs, seed=seed, flip=flip)
 
 
 @app.command("report")

@@ -15,8 +15,9 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from ..devices.errors import LatkitError
+from ..devices.files import write_atomically
 from ..devices.tflite import convert
-from ..latency.document import write_atomically, write_document
+from ..latency.document import write_document
 from ..latency.onnx_model import build_onnx
 from ..latency.torch_model import TorchModel
 from .data import Dataset

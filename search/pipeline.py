@@ -38,8 +38,14 @@ from .retraining import Retrained, retrain, test_accuracy
 from .space import Architecture, SearchSpace
 from .strategy import Strategy
 from .supernet import Supernet
+from .training import (
+    RETRAINING_SETTINGS,
+    SUPERNET_SETTINGS,
+    TrainingSettings,
+    set_threads,
+    train_supernet,
+)
 from .training import Progress as TrainingProgress
-from .training import Trainer, TrainingSettings, set_threads
 
 StrategyName = Literal["evolution", "reinforce"]
 
@@ -66,10 +72,8 @@ class SearchSettings:
     rounds: int = 6
     seed: int = 0
     threads: int = 2
-    supernet: TrainingSettings = field(default_factory=lambda: TrainingSettings(epochs=60))
-    retraining: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(epochs=30, learning_rate=0.05, schedule="cosine")
-    )
+    supernet: TrainingSettings = SUPERNET_SETTINGS
+    retraining: TrainingSettings = RETRAINING_SETTINGS
 
     @property
     def evaluations(self) -> int:
@@ -170,16 +174,12 @@ class Search:
 
     def _trained_supernet(self) -> Supernet:
         supernet = Supernet(self.space, self.settings.seed)
-        trainer = Trainer(
+        train_supernet(
             supernet,
             self.data,
             self.settings.supernet,
-            subject=f"supernet of {self.space.name}",
             checkpoint=self.folder / "supernet.checkpoint",
-        )
-        trainer.run(
-            lambda images, random: supernet(images, self.space.sample(random)),
-            self._training_progress("training the supernet"),
+            progress=self._training_progress("training the supernet"),
         )
         return supernet
 
@@ -247,7 +247,7 @@ class Search:
     def _trained(self, supernet: Supernet, name: str, landing: Landing) -> Trained:
         settings = self.settings
         model = extract(supernet, landing.architecture)
-        recalibrate(model, calibration_batches(self.data, 4, 128, settings.seed))
+        recalibrate(model, calibration_batches(self.data, 4, 64, settings.seed))
         retrained = retrain(
             model,
             self.data,

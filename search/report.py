@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from ..latency.document import write_atomically
+from ..devices.files import write_atomically
 from . import plots
 from .report_input import ReportInput, Winner
 from .report_tables import headline, tiles, unsteady, verdict_counts, within_band

@@ -211,9 +211,7 @@ def test_folded_batch_norms_agree_with_the_trained_module(network, seed):
     torch.manual_seed(seed)
     module = TorchModel(network)
     shake_statistics(module, seed)
-    value = np.random.default_rng(seed).standard_normal(
-        (1, *network.input_shape), dtype=np.float32
-    )
+    value = np.random.default_rng(seed).standard_normal((1, *network.input_shape), dtype=np.float32)
     reference = run_torch(module, value)
     model = build_onnx(network, module.folded())
     assert relative_error(run_onnx(model, value), reference) < TOLERANCE
