@@ -85,8 +85,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    # Training blocks are drawn from a pool larger than the largest training set, so that sets of
-    # different seeds differ; no test block is ever in it.
+    # The pool is larger than the largest training set, so that those of different seeds differ.
     pool = max(arguments.train) * 3 // 2
     blocks = draw(arguments.test + pool, arguments.block_seed)
     device = open_device("cpu", runtime=arguments.runtime, cores=arguments.cores)
@@ -223,7 +222,7 @@ def compare(
     for name, model in MODELS.items():
         for count in train:
             for seed in seeds:
-                random = np.random.default_rng((SPLIT_SEED, seed))
+                random = np.random.default_rng(seed)
                 chosen = test + random.permutation(len(blocks) - test)[:count]
                 predict = model([blocks[index] for index in chosen], latency_ms[chosen], seed)
                 error = predict(blocks[:test]) / latency_ms[:test] - 1

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+FILE_WIDTH = 200
+"""Columns of a table that is printed to a file or a pipe."""
 
 
 def report(
@@ -19,7 +23,7 @@ def report(
     json_path: Path | None = None,
 ) -> None:
     """Print `rows` as a table and `figures` below it; write all three to `json_path`."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
     print_table(rows, console)
     for name, value in figures.items():
         console.print(f"{name} = {value:.6g}", highlight=False)

@@ -79,7 +79,7 @@ class TimingProtocol:
     because the canary drifted; what drifts after that is accepted, and the verdict says so.
     """
 
-    rounds: int = 8
+    rounds: int = 12
     processes: int = 4
     runs: int = 5
     warmups: int = 2

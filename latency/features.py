@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from .blocks import Block
 from .counts import Kernel, block_counts
 
-PIXEL_TILE = 6
-"""Output pixels that a matrix kernel computes at once, about: 5 to 7 on current processors."""
+PIXEL_TILE = 7
+"""Output pixels that a matrix kernel computes at once, about: 5 to 8 on current processors."""
 
-CHANNEL_GROUP = 4
-"""Channel vectors that a convolution kernel computes at once, about."""
+CHANNEL_TILES = (1, 2, 4)
+"""Channel vectors that a kernel may compute at once; the fit tells which."""
+
+WIDTH_TILE = 6
+"""Pixels of a row that a convolution kernel computes at once, about."""
 
 CACHE_BYTES = 2**20
 """A kernel that moves more than this leaves the second-level cache of most processors."""
@@ -113,24 +116,33 @@ def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid
         case "conv" | "stem" | "pointwise" | "linear":
             read = kernel.in_channels if of == "stem" else round_up(kernel.in_channels, grid)
             products = pixels * window * read // kernel.groups
-            passes = products * -(-channels // (CHANNEL_GROUP * grid))
+            passes = products * -(-channels // (CHANNEL_TILES[-1] * grid))
             work["products"] += products * channels
             work["passes"] += passes
             work[f"products {of}"] += products * channels
             work[f"passes {of}"] += passes
-            if of == "pointwise":
-                work["tiles pointwise"] += -(-pixels // PIXEL_TILE) * read * channels
-            elif of == "conv":
+            tiles = -(-pixels // PIXEL_TILE) * window * kernel.in_channels // kernel.groups
+            for vectors in CHANNEL_TILES:
+                tile = vectors * grid
+                work[f"tiles of {vectors} vectors"] += tiles * -(-kernel.out_channels // tile)
+                if kernel.out_channels % tile:
+                    work[f"broken tiles of {vectors} vectors"] += tiles
+            if of == "conv":
                 taps = _taps_inside(kernel) * read // kernel.groups
                 work["products inside conv"] += taps * channels
                 edge = min(kernel.out_width, kernel.kernel[-1] - 1) * kernel.out_height
                 work["edge products conv"] += edge * window * read * channels
         case "depthwise":
-            products = pixels * window * channels
+            products, size = pixels * window * channels, kernel.kernel[0]
             work["products depthwise"] += products
-            work[f"products depthwise {kernel.kernel[0]}"] += products
+            work[f"products depthwise {size}"] += products
+            work[f"products inside depthwise {size}"] += _taps_inside(kernel) * channels
             if max(kernel.stride) > 1:
                 work["strided products depthwise"] += products
+                work[f"strided products depthwise {size}"] += products
+            for vectors in CHANNEL_TILES[:2]:
+                if kernel.out_channels % (vectors * grid):
+                    work[f"broken products depthwise {vectors} vectors"] += pixels * window
         case "vector":
             work["products vector"] += kernel.flops / 2
         case "pool" | "global_pool":
@@ -172,8 +184,8 @@ def _features(block: Block, kernels: Sequence[Kernel], grid: int) -> dict[str, f
         "log largest output": math.log1p(max(kernel.output_bytes for kernel in kernels)),
         "log pixels in": math.log(kernels[0].height * kernels[0].width),
         "log pixels out": math.log(last.out_height * last.out_width),
-        "width rest": kernels[0].width % PIXEL_TILE,
-        "width rest out": last.out_width % PIXEL_TILE,
+        "width rest": kernels[0].width % WIDTH_TILE,
+        "width rest out": last.out_width % WIDTH_TILE,
         "aliasing": math.gcd(kernels[0].width * grid * 4, ALIASING_BYTES),
         "stride": max(max(kernel.stride) for kernel in kernels),
         "kernels": len(kernels),
@@ -208,7 +220,7 @@ def _alignment(place: str, kernel: Kernel, grid: int) -> dict[str, float]:
         f"rest written {place}": written % grid / grid,
         f"padding read {place}": round_up(read, grid) / read,
         f"padding written {place}": padded / written,
-        f"padding of groups {place}": round_up(padded, CHANNEL_GROUP * grid) / padded,
+        f"padding of groups {place}": round_up(padded, CHANNEL_TILES[-1] * grid) / padded,
     }
 
 

@@ -38,8 +38,15 @@ FEWEST_SAMPLES = 10
 FOLDS = 10
 COVERAGE = 0.9
 
-CHANNEL_GRIDS = (8, 16, 32, 4)
-"""Grids that are compared where none is given, the usual one first."""
+COMMON_GRIDS = (8, 16)
+"""Channel grids that are compared where none is given."""
+
+RARE_GRIDS = (32, 4)
+"""Grids that are compared too from `ENOUGH_FOR_RARE` blocks on: fewer can't tell so many apart."""
+
+ENOUGH_FOR_RARE = 100
+GREATEST_GRID_ERROR = 0.3
+"""Larger errors count as this when grids are compared: a rare kernel errs on any grid."""
 
 OUTSIDE_WIDENING = 3.0
 """How many times wider, as a ratio, the interval of a block unlike the training blocks is."""
@@ -312,18 +319,19 @@ def _best_grid(
     blocks: Sequence[Block], latency_ms: NDArray[np.float64], folds: NDArray[np.intp]
 ) -> int:
     """The channel grid whose physical model errs least on folds left out."""
+    grids = COMMON_GRIDS if len(blocks) < ENOUGH_FOR_RARE else COMMON_GRIDS + RARE_GRIDS
     errors = []
-    for grid in CHANNEL_GRIDS:
+    for grid in grids:
         described = [describe(block, grid) for block in blocks]
-        names, prepared = Columns.of(described), Columns.of(described).prepare(described)
+        columns = Columns.of(described)
+        prepared = columns.prepare(described)
         error = np.empty(len(blocks))
         for fold in range(FOLDS):
             out, kept = folds == fold, folds != fold
-            model = PhysicalModel.fit(names.work, prepared.work[kept], latency_ms[kept])
+            model = PhysicalModel.fit(columns.work, prepared.work[kept], latency_ms[kept])
             error[out] = np.abs(np.log(model.predict(prepared.work[out]) / latency_ms[out]))
-        # The median, since a class of kernels that occurs once is predicted badly on any grid.
-        errors.append(float(np.median(error)))
-    return CHANNEL_GRIDS[int(np.argmin(errors))]
+        errors.append(float(np.minimum(error, GREATEST_GRID_ERROR).mean()))
+    return grids[int(np.argmin(errors))]
 
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,12 +12,15 @@ from rich.progress import Progress, TaskID
 
 from ..devices.device import CANARY_DRIFT_LIMIT, Device, Model, ModelKey, TimingProtocol
 from ..devices.errors import UnstableError
-from ..devices.measurement import Measurement
+from ..devices.measurement import MINIMUM_ROUNDS, SPREAD_LIMIT, Measurement
 from .store import Store
 from .subject import Subject, subject_id, write_model
 
 BATCH_SIZE = 150
 """Models that a round covers at most, so that a round is short and a kill costs seconds."""
+
+NOISY_FACTOR = 2
+"""What spreads too much after the protocol's rounds is timed until it has this many times as many."""
 
 Request = tuple[Subject, int]
 """A subject, and the bytes to evict before each of its runs."""
@@ -45,6 +48,9 @@ def profile(
 ) -> Profile:
     """Time `models` on `device` until the store holds `protocol.rounds` accepted rounds of each.
 
+    What spreads too much then is timed for as many rounds again, once: a device is often busy for
+    a while only. It counts with all its rounds, and is noisy in the end where it still is.
+
     Whatever the store holds already is not measured again, so a killed run goes on where it was.
     A model that failed before is tried again only with `retry_failed`. `folder` is where the
     models' files are written (default: `store.model_folder`).
@@ -57,12 +63,21 @@ def profile(
     subjects = {(subject_id(subject), size): subject for subject, size in models}
     store.add_subjects(list(subjects.values()))
     failed: Mapping[ModelKey, str] = {} if retry_failed else store.failures(device.setup)
-    run.measure({key: subject for key, subject in subjects.items() if key not in failed})
+    run.measure(subjects, failed, protocol.rounds)
     if strict and run.discard_older_runs(subjects):
         failed = store.failures(device.setup)
-        run.measure({key: subject for key, subject in subjects.items() if key not in failed})
+        run.measure(subjects, failed, protocol.rounds)
     failed = store.failures(device.setup)
     found = store.all_measurements(device.setup)
+    noisy = {
+        key: subject
+        for key, subject in subjects.items()
+        if key in found and found[key].spread > SPREAD_LIMIT
+    }
+    if noisy and protocol.rounds >= MINIMUM_ROUNDS:
+        run.measure(noisy, failed, protocol.rounds * NOISY_FACTOR)
+        failed = store.failures(device.setup)
+        found = store.all_measurements(device.setup)
     result = Profile(
         {key: found[key] for key in subjects if key in found and key not in failed},
         {key: failed[key] for key in subjects if key in failed},
@@ -92,13 +107,15 @@ class _Run:
         self._description = description
         self._task: TaskID | None = None
 
-    def measure(self, subjects: Mapping[ModelKey, Subject]) -> None:
-        """Time each model for the rounds that it lacks."""
+    def measure(
+        self, subjects: Mapping[ModelKey, Subject], failed: Mapping[ModelKey, str], rounds: int
+    ) -> None:
+        """Time each model that has not failed until it has this many rounds."""
         finished = self._store.finished_rounds(self._device.setup)
         by_missing: dict[int, list[ModelKey]] = {}
         for key in subjects:
-            missing = self._protocol.rounds - finished.get(key, 0)
-            if missing > 0:
+            missing = rounds - finished.get(key, 0)
+            if missing > 0 and key not in failed:
                 by_missing.setdefault(missing, []).append(key)
         total = sum(missing * len(keys) for missing, keys in by_missing.items())
         if total and self._progress is not None:
@@ -116,7 +133,7 @@ class _Run:
             rounds=missing,
             processes=min(self._protocol.processes, missing),
             # Another seed gives the rounds that are left orders of their own.
-            seed=self._protocol.seed + self._protocol.rounds - missing,
+            seed=self._protocol.seed + NOISY_FACTOR * self._protocol.rounds - missing,
         )
         info = self._device.info()
         rounds = self._device.measure(models, protocol)

@@ -18,15 +18,17 @@ PROTOCOL = TimingProtocol(rounds=6, processes=3, runs=3)
 class Phone:
     """Stands where a phone would: yields rounds as the protocol asks, and remembers the calls.
 
-    `canaries` are the canary's times of each call in turn, `broken` fail with a cause, and after
-    `lost_after` rounds the device is gone.
+    `canaries` are the canary's times of each call in turn, `broken` fail with a cause, of
+    `spreading` every second round takes twice as long, and after `lost_after` rounds the device is
+    gone.
     """
 
-    def __init__(self, canaries=(1000,), broken=(), lost_after=None):
+    def __init__(self, canaries=(1000,), broken=(), spreading=(), lost_after=None):
         self.setup = Setup("phone", "litert", "2.0")
         self.calls = []
         self.canaries = list(canaries)
         self.broken = set(broken)
+        self.spreading = set(spreading)
         self.lost_after = lost_after
         self.given = 0
         self.closed = 0
@@ -57,7 +59,7 @@ class Phone:
                     canary_ns=(canary,) * 5,
                     canary_drift=0.0,
                     visits={
-                        model.key: Visit(tuple(map(int, 10**6 + random.integers(0, 99, 3))), None)
+                        model.key: Visit(self.samples(model.id, index, random), None)
                         for model in models
                         if model.id not in self.broken
                     },
@@ -67,6 +69,10 @@ class Phone:
                 )
         finally:
             self.closed += 1
+
+    def samples(self, model_id, index, random):
+        base = 10**6 * (1 + index % 2) if model_id in self.spreading else 10**6
+        return tuple(map(int, base + random.integers(0, 99, 3)))
 
 
 def blocks(count):
@@ -128,6 +134,16 @@ def test_more_rounds_are_added_to_those_there(store):
     result = profile(phone, requests(2), store, replace(PROTOCOL, rounds=10))
     assert [protocol.rounds for _, protocol in phone.calls] == [4]
     assert {len(item.rounds) for item in result.measurements.values()} == {10}
+
+
+def test_what_spreads_too_much_is_timed_twice_as_long_and_no_longer(store):
+    noisy = subject_id(blocks(2)[1])
+    phone = Phone(spreading=(noisy,))
+    profile(phone, requests(2), store, PROTOCOL)
+    steady = subject_id(blocks(1)[0])
+    assert store.finished_rounds(phone.setup) == {(steady, 0): 6, (noisy, 0): 12}
+    profile(phone, requests(2), store, PROTOCOL)
+    assert len(phone.calls) == 2
 
 
 def test_rounds_cover_batches_of_bounded_and_equal_size(store):

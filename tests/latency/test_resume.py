@@ -10,7 +10,7 @@ import pytest
 from latkit.devices.cpu import CpuDevice
 from latkit.devices.device import TimingProtocol
 from latkit.latency.blocks import ConvBlock
-from latkit.latency.profile import profile
+from latkit.latency.profile import NOISY_FACTOR, profile
 from latkit.latency.store import Store
 from latkit.latency.subject import subject_id
 
@@ -26,7 +26,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from test_resume import PROTOCOL, REQUESTS
 from latkit.devices.cpu import CpuDevice
-from latkit.latency.profile import profile
+from latkit.latency.profile import NOISY_FACTOR, profile
 from latkit.latency.store import Store
 
 if __name__ == "__main__":
@@ -83,13 +83,17 @@ def test_run_killed_twice_goes_on_where_it_was(tmp_path, request):
         assert after[: len(before)] == before
         keys = [(subject_id(block), size) for block, size in REQUESTS]
         counts = Counter(key for item in after if item.accepted for key in item.visits)
-        assert counts == dict.fromkeys(keys, ROUNDS)
+        # What spreads too much is timed twice as long; nothing else is timed again.
+        for key in keys:
+            assert counts[key] in (ROUNDS, NOISY_FACTOR * ROUNDS)
+        assert set(counts) == set(keys)
         assert store.finished_rounds(device.setup) == counts
         assert list(result.measurements) == keys
-        assert all(len(item.rounds) == ROUNDS for item in result.measurements.values())
-        assert len({item.run_id for item in after}) == 3
-        accepted = sum(item.accepted for item in before)
-        assert sum(item.accepted for item in after[len(before) :]) == ROUNDS - accepted
+        runs = [item.run_id for item in after if item.accepted]
+        assert len(set(runs)) >= 3
+        # The third run gave just the rounds that the first two left.
+        third = list(dict.fromkeys(runs))[2]
+        assert runs.count(third) == ROUNDS - sum(item.accepted for item in before)
         profile(device, REQUESTS, store, PROTOCOL)
         assert store.rounds(device.setup) == after
     assert rows(path) == first_rows
