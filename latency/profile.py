@@ -20,7 +20,7 @@ BATCH_SIZE = 150
 """Models that a round covers at most, so that a round is short and a kill costs seconds."""
 
 NOISY_FACTOR = 2
-"""What spreads too much after the protocol's rounds is timed until it has this many times as many."""
+"""What spreads too much after the protocol's rounds is timed until it has this many times them."""
 
 Request = tuple[Subject, int]
 """A subject, and the bytes to evict before each of its runs."""
