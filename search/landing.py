@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rich.progress import Progress
 
 from ..devices.device import Device, TimingProtocol
-from ..devices.errors import DeviceError
+from ..devices.errors import DeviceError, UnreachableTargetError
 from ..latency.blocks import Block
 from ..latency.calibration import is_timed
 from ..latency.profile import Request, profile
@@ -80,10 +80,15 @@ def land(
     best: dict[str, Landing] = {}
     pending = dict(architectures)
     for attempt in range(CORRECTIONS + 1):
-        scaled = {
-            name: scale_by_table(architecture, space, table, target_ms, factors[name])
-            for name, architecture in pending.items()
-        }
+        scaled = {}
+        for name, architecture in pending.items():
+            try:
+                scaled[name] = scale_by_table(architecture, space, table, target_ms, factors[name])
+            except UnreachableTargetError:
+                if name not in best:
+                    raise
+        if not scaled:
+            break
         table, measured = _measure(scaled, space, table, device, store, protocol, progress)
         for name, architecture in scaled.items():
             landing = Landing(architecture, factors[name], attempt, measured[name])

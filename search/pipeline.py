@@ -193,7 +193,7 @@ class Search:
             with self._timed(f"{strategy.name} search"):
                 count = run_strategy(strategy, cost, evaluator.accuracy, log, advance)
                 entries = [item for item in log.entries() if item.strategy == strategy.name]
-                architecture = self._choose(strategy, entries)
+                architecture = self._choose(strategy, cost, entries)
                 predicted_ms = float(cost.latency_ms(self.space.encode([architecture]))[0])
                 accuracy = evaluator.accuracy(architecture)
             chosen[strategy.name] = Chosen(architecture, predicted_ms, accuracy, count)
@@ -228,20 +228,25 @@ class Search:
         )
         return search, random
 
-    def _choose(self, strategy: Strategy, entries: Sequence[LogEntry]) -> Architecture:
+    def _choose(
+        self, strategy: Strategy, cost: CostModel, entries: Sequence[LogEntry]
+    ) -> Architecture:
         """The strategy's architecture to scale down to the target.
 
-        REINFORCE's is its policy's mode. The others' is the most accurate one (then the fastest)
-        of those evaluated that are slow enough to be scaled down to the target, or, where there
-        are none, the one nearest to that.
+        Slow enough to be scaled down to it, and not above the limit: there, REINFORCE's is its
+        policy's mode, the others' the most accurate one evaluated (then the fastest). Where none
+        was evaluated there, the one nearest to it.
         """
+        least_ms, limit_ms = self.settings.target_ms * HEADROOM[0], self.settings.limit_ms
         if isinstance(strategy, Reinforce):
-            return strategy.best()
-        least_ms = self.settings.target_ms * HEADROOM[0]
-        slow_enough = [item for item in entries if item.predicted_ms >= least_ms]
-        if not slow_enough:
-            return Architecture(max(entries, key=lambda item: item.predicted_ms).architecture)
-        best = min(slow_enough, key=lambda item: (-item.accuracy, item.predicted_ms))
+            mode = strategy.best()
+            if least_ms <= cost.latency_ms(self.space.encode([mode]))[0] <= limit_ms:
+                return mode
+        inside = [item for item in entries if least_ms <= item.predicted_ms <= limit_ms]
+        if inside:
+            best = min(inside, key=lambda item: (-item.accuracy, item.predicted_ms))
+        else:
+            best = min(entries, key=lambda item: abs(item.predicted_ms - least_ms))
         return Architecture(best.architecture)
 
     def _trained(self, supernet: Supernet, name: str, landing: Landing) -> Trained:
