@@ -96,6 +96,7 @@ def _work(kernels: Sequence[Kernel], grid: int) -> dict[str, float]:
     work: defaultdict[str, float] = defaultdict(float, block=1.0)
     for kernel in kernels:
         of = kernel_class(kernel, grid)
+        work["kernels"] += 1
         work[f"kernels {of}"] += 1
         _add_class_work(work, of, kernel, grid)
         work["moved bytes"] += kernel.moved_bytes
@@ -117,10 +118,10 @@ def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid
             read = kernel.in_channels if of == "stem" else round_up(kernel.in_channels, grid)
             products = pixels * window * read // kernel.groups
             passes = products * -(-channels // (CHANNEL_TILES[-1] * grid))
-            work["products"] += products * channels
-            work["passes"] += passes
-            work[f"products {of}"] += products * channels
-            work[f"passes {of}"] += passes
+            work["matrix products"] += products * channels
+            work["matrix passes"] += passes
+            work[f"matrix products {of}"] += products * channels
+            work[f"matrix passes {of}"] += passes
             tiles = -(-pixels // PIXEL_TILE) * window * kernel.in_channels // kernel.groups
             for vectors in CHANNEL_TILES:
                 tile = vectors * grid
@@ -149,7 +150,7 @@ def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid
             work[f"flops {of}"] += kernel.flops
             work[f"channels {of}"] += kernel.in_channels
         case _:
-            work["element-wise bytes"] += kernel.output_bytes
+            work["bytes"] += kernel.output_bytes
             work[f"bytes {of}"] += kernel.output_bytes
 
 

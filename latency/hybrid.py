@@ -33,9 +33,7 @@ class PhysicalModel:
     ) -> PhysicalModel:
         """Non-negative least squares on the relative error; `work` is (N, names)."""
         relative = work / latency_ms[:, None]
-        occurrences = np.maximum(1, (work > 0).sum(axis=0))
-        scale = np.sqrt((relative**2).sum(axis=0) / occurrences)
-        scale[scale == 0] = 1
+        scale = _scale(names, relative)
         rows = np.vstack([relative / scale, math.sqrt(SHRINKAGE) * np.eye(len(names))])
         target = np.concatenate([np.ones(len(work)), np.zeros(len(names))])
         coefficients, _ = nnls(rows, target)
@@ -46,6 +44,21 @@ class PhysicalModel:
         # A matrix product would round differently for different numbers of rows.
         result: NDArray[np.float64] = (work * self.coefficients).sum(axis=1)
         return result
+
+
+def _scale(names: tuple[str, ...], relative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Usual size of each amount in the blocks that have it: (names,).
+
+    A special amount, such as `bytes HardSwish`, is taken to be as large as the general one,
+    `bytes`: else one that only occurs in traces would be free to cost anything.
+    """
+    occurrences = np.maximum(1, (relative > 0).sum(axis=0))
+    scale = np.sqrt((relative**2).sum(axis=0) / occurrences)
+    index = {name: number for number, name in enumerate(names)}
+    general = [index.get(name.rpartition(" ")[0], number) for name, number in index.items()]
+    usual: NDArray[np.float64] = np.maximum(scale, scale[general])
+    usual[usual == 0] = 1
+    return usual
 
 
 @dataclass(frozen=True)

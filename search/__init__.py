@@ -1,1 +1,27 @@
-"""Search: which architecture is the most accurate within a latency?"""
+"""Search: which architecture is the most accurate within a latency?
+
+What trains (`supernet`, `training`, `pipeline`) imports torch, and is imported by its own name.
+"""
+
+from .choices import Choice
+from .elasticity import scale
+from .evolution import Evolution
+from .mobile import MobileSpace, mobile_space
+from .random_search import RandomSearch
+from .reinforce import Reinforce
+from .space import Architecture, Piece, SearchSpace
+from .strategy import Strategy
+
+__all__ = [
+    "Architecture",
+    "Choice",
+    "Evolution",
+    "MobileSpace",
+    "Piece",
+    "RandomSearch",
+    "Reinforce",
+    "SearchSpace",
+    "Strategy",
+    "mobile_space",
+    "scale",
+]
