@@ -11,6 +11,7 @@ BIN := .venv/bin
 
 # The main job on this machine's CPU: profile, table, fit, search, report.
 search: .venv/installed
+	mkdir -p $(RUNS)
 	$(BIN)/latkit profile --device cpu --space mobile --store $(RUNS)/latency.sqlite
 	$(BIN)/latkit table --device cpu --space mobile --store $(RUNS)/latency.sqlite --output $(RUNS)/table.json
 	$(BIN)/latkit fit --device cpu --store $(RUNS)/latency.sqlite --output $(RUNS)/predictor.json
