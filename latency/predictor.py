@@ -12,11 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from ..devices.device import Setup
 from ..devices.errors import DamagedFileError, UsageError
@@ -25,8 +25,8 @@ from .calibration import is_timed
 from .document import read_document, write_document
 from .features import describe
 from .hybrid import Columns, HybridModel, PhysicalModel, Prepared
+from .predictor_file import PredictorBody
 from .table import Estimate
-from .trees import Trees
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -239,7 +239,9 @@ class LatencyPredictor:
         """Read a predictor; `DamagedFileError` where it is damaged or newer than this latkit."""
         document = read_document(path, KIND, VERSION)
         try:
-            body = _Body.model_validate_json(json.dumps(document, allow_nan=False), strict=True)
+            body = PredictorBody.model_validate_json(
+                json.dumps(document, allow_nan=False), strict=True
+            )
             model = body.model()
         except (UsageError, ValidationError, ValueError) as error:
             raise DamagedFileError(
@@ -332,60 +334,3 @@ def _best_grid(
             error[out] = np.abs(np.log(model.predict(prepared.work[out]) / latency_ms[out]))
         errors.append(float(np.minimum(error, GREATEST_GRID_ERROR).mean()))
     return grids[int(np.argmin(errors))]
-
-
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _TreesBody(BaseModel):
-    """Boosted trees as they stand in a file."""
-
-    model_config = ConfigDict(extra="forbid")
-    base: Number
-    roots: list[int]
-    feature: list[int]
-    threshold: list[Number]
-    left: list[int]
-    right: list[int]
-    value: list[Number]
-
-    def trees(self) -> Trees:
-        return Trees(
-            self.base,
-            np.array(self.roots, dtype=np.int64),
-            np.array(self.feature, dtype=np.int64),
-            np.array(self.threshold, dtype=np.float64),
-            np.array(self.left, dtype=np.int64),
-            np.array(self.right, dtype=np.int64),
-            np.array(self.value, dtype=np.float64),
-        )
-
-
-class _Body(BaseModel):
-    """What a predictor's file holds, version 1."""
-
-    model_config = ConfigDict(extra="forbid")
-    setup: Setup | None
-    eviction_bytes: Annotated[int, Field(ge=0)]
-    channel_grid: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    coefficients: dict[str, NotNegative]
-    features: list[str]
-    trees: _TreesBody
-    residuals: Annotated[list[NotNegative], Field(min_length=1)]
-    ranges: dict[str, tuple[Number, Number]]
-    categories: list[str]
-
-    def model(self) -> HybridModel:
-        """The model; `ValueError` or `UsageError` where its parts do not fit together."""
-        trees = self.trees.trees()
-        if len(trees.feature) and trees.feature.max() > len(self.features):
-            raise ValueError("a tree reads a feature that the file does not name")
-        if sorted(self.residuals) != self.residuals:
-            raise ValueError("the residuals are out of order")
-        names = tuple(self.coefficients)
-        physical = PhysicalModel(
-            names, np.array(list(self.coefficients.values()), dtype=np.float64)
-        )
-        return HybridModel(Columns(names, tuple(self.features)), physical, trees)
