@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from .device import (
     Setup,
     TimingProtocol,
     Visit,
+    quiet_canary_ns,
 )
 from .errors import DeviceError, LatkitError, UsageError
 from .files import write_atomically
@@ -34,6 +36,10 @@ TIMEOUT_S = 300.0
 EXPECTED_TIMES = 100
 EVICTION_BYTES_A_SECOND = 1e9
 """A low guess, for timeouts only."""
+
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 2.0
+"""How long a repeat waits: each time twice as long, up to this."""
 
 MAX_LOST_WORKERS = 20
 """So many models may crash or hang their worker in one call; after that the device is given up."""
@@ -88,10 +94,10 @@ class CpuDevice:
     def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
         """Time `models` by `protocol`; yield each round as it is finished.
 
-        The canary of a round is compared with the median over all rounds of this call so far. If
-        it differs by more than `CANARY_DRIFT_LIMIT` and repeats are left, the round is yielded
-        with `accepted=False`, and done again. A model that fails once is left out from then on,
-        with its cause in `failures`, also when it takes the worker with it.
+        The canary of a round is compared with that of the quiet device. If it is slower by more
+        than `CANARY_DRIFT_LIMIT` and repeats are left, the round is yielded with `accepted=False`,
+        and done again after a wait, longer each time. A model that fails once is left out from
+        then on, with its cause in `failures`, also when it takes the worker with it.
 
         Raises `UsageError` where a key occurs twice or the protocol asks for nothing,
         `DeviceError` where workers can't be started or are lost again and again.
@@ -104,8 +110,8 @@ class CpuDevice:
             raise UsageError("eviction_bytes must be at least 0")
         if min(protocol.rounds, protocol.processes, protocol.runs) < 1:
             raise UsageError(f"rounds, processes and runs must be at least 1: {protocol}")
-        if min(protocol.warmups, protocol.max_repeats, protocol.seed) < 0:
-            raise UsageError(f"warmups, max_repeats and seed must be at least 0: {protocol}")
+        if min(protocol.warmups, protocol.warmup_ms, protocol.max_repeats, protocol.seed) < 0:
+            raise UsageError(f"warm-ups, max_repeats and seed must be at least 0: {protocol}")
         return self._rounds(tuple(models), protocol)
 
     def _rounds(self, models: tuple[Model, ...], protocol: TimingProtocol) -> Iterator[Round]:
@@ -122,7 +128,7 @@ class CpuDevice:
                         answer = batch.round(process, index, attempt)
                         canary = statistics.median(answer["canary_ns"])
                         canaries.append(canary)
-                        drift = abs(canary / statistics.median(canaries) - 1)
+                        drift = canary / _quiet_ns(canaries, protocol) - 1
                         accepted = drift <= CANARY_DRIFT_LIMIT or repeats_left == 0
                         yield Round(
                             run_id=run_id,
@@ -140,6 +146,7 @@ class CpuDevice:
                         )
                         if accepted:
                             break
+                        time.sleep(_wait_s(protocol.max_repeats - repeats_left))
                         repeats_left -= 1
             finally:
                 batch.end()
@@ -255,6 +262,7 @@ class _Batch:
             ),
             skip=tuple(skip),
             warmups=protocol.warmups,
+            warmup_ms=protocol.warmup_ms,
             runs=protocol.runs,
             seed=protocol.seed,
             progress=str(self._folder / "progress"),
@@ -300,6 +308,17 @@ class _Batch:
                 f"the model {key[0]} ({lost.action}). Time the models one by one to find out why."
             )
         self.failures[key] = f"{lost.action}: {lost.cause}"
+
+
+def _quiet_ns(canaries: Sequence[float], protocol: TimingProtocol) -> float:
+    """The quiet device's canary, by this call's rounds and by what was known before."""
+    found = quiet_canary_ns(canaries)
+    return found if protocol.quiet_canary_ns is None else min(found, protocol.quiet_canary_ns)
+
+
+def _wait_s(repeats: int) -> float:
+    """How long to wait before the next repeat, for whatever keeps the device busy to end."""
+    return float(min(FIRST_WAIT_S * 2**repeats, LONGEST_WAIT_S))
 
 
 def _choose_cores(threads: int, cores: Sequence[int] | None) -> tuple[int, ...] | None:

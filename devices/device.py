@@ -11,7 +11,11 @@ Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
 CANARY_DRIFT_LIMIT = 0.03
-"""A canary that moved by more than this share repeats its round, or is named in a verdict."""
+"""A canary that is slower by more than this share repeats its round, or is named in a verdict."""
+
+QUIET_QUANTILE = 0.3
+"""Where the canary of a quiet device stands among all rounds: what is slow is busy, and most
+devices are quiet for more than a third of the time."""
 
 
 ModelKey = tuple[str, int]
@@ -74,17 +78,23 @@ class TimingProtocol:
     """How models are timed.
 
     Every model is visited once in each of `rounds` rounds, in a new random order each; the rounds
-    are spread over `processes` fresh processes. A visit runs the model `warmups` times untimed,
-    then `runs` times timed. `seed` fixes the orders. At most `max_repeats` rounds are repeated
-    because the canary drifted; what drifts after that is accepted, and the verdict says so.
+    are spread over `processes` fresh processes. A visit runs the model `warmups` times untimed
+    (a long one until `warmup_ms` have passed, and at least twice), then `runs` times timed. It
+    takes that many: small networks were 30 % slower in their first runs after another model's,
+    and still 5 % in the fifth. `seed` fixes the orders. At most `max_repeats` rounds are repeated,
+    after a wait, because the canary was slow; what is slow after that is accepted, and the verdict
+    says so. `quiet_canary_ns` is what the canary takes while the device is quiet, as earlier calls
+    found; `None`: the call's own rounds tell.
     """
 
     rounds: int = 12
     processes: int = 4
     runs: int = 5
-    warmups: int = 2
+    warmups: int = 10
+    warmup_ms: float = 20.0
     seed: int = 0
     max_repeats: int = 8
+    quiet_canary_ns: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +115,9 @@ class Round:
 
     `run_id` names the call of `measure` that it belongs to, `process` the worker within it.
     `canary_ns` are the samples of the fixed canary model, `canary_drift` the share by which their
-    median differs from the median over the call's rounds so far. A round that is not `accepted`
-    was repeated; it is kept, but no statistic uses it. `failures` maps a model to the cause.
+    median is slower than on the quiet device, as far as that was known then. A round that is not
+    `accepted` was repeated; it is kept, but no statistic uses it. `failures` maps a model to the
+    cause.
     """
 
     run_id: str
@@ -121,6 +132,12 @@ class Round:
     visits: Mapping[ModelKey, Visit]
     failures: Mapping[ModelKey, str] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
+
+
+def quiet_canary_ns(medians_ns: Sequence[float]) -> float:
+    """What the canary takes on the quiet device, from its median in each of some rounds."""
+    ordered = sorted(medians_ns)
+    return ordered[int(QUIET_QUANTILE * (len(ordered) - 1))]
 
 
 class Device(Protocol):

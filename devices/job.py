@@ -26,6 +26,7 @@ class Job:
     models: tuple[tuple[str, int], ...]
     skip: tuple[int, ...]
     warmups: int
+    warmup_ms: float
     runs: int
     seed: int
     progress: str

@@ -46,6 +46,8 @@ class Measurement:
     Samples during which the process lost its processor are dropped, unless fewer than
     `CLEAN_SHARE` are left: then all are used, and the verdict says so. The latency is the median
     over rounds of each round's median, so that a disturbed round weighs no more than a quiet one.
+    Rounds in which the canary was slow are left out too, unless fewer than `MINIMUM_ROUNDS` are
+    left: then all are used, and the verdict is noisy.
     """
 
     model_id: str
@@ -121,9 +123,44 @@ class Measurement:
             kind = "noisy"
         return Verdict(kind, tuple(throttled + noise + notes))
 
+    @property
+    def unsteady(self) -> bool:
+        """Whether more rounds may help: they spread too much, or too few of them were quiet."""
+        return self.spread > SPREAD_LIMIT or bool(self._slow and not self._leaves_slow_out)
+
+    @cached_property
+    def _timed(self) -> list[tuple[Round, Visit]]:
+        return [(item, item.visits[self.key]) for item in self.rounds if self.key in item.visits]
+
+    @cached_property
+    def _slow(self) -> dict[int, float]:
+        """Rounds, by their place in `_timed`, whose canary was slow, and by how much.
+
+        The quiet canary is the one that the last round was compared with: what was known of it in
+        the first rounds came from few others.
+        """
+        canaries = [
+            (place, float(np.median(item.canary_ns)), item.canary_drift)
+            for place, (item, _) in enumerate(self._timed)
+            if item.canary_ns
+        ]
+        if not canaries:
+            return {}
+        _, last_ns, last_drift = canaries[-1]
+        quiet_ns = last_ns / (1 + last_drift)
+        drifts = {place: canary_ns / quiet_ns - 1 for place, canary_ns, _ in canaries}
+        return {place: drift for place, drift in drifts.items() if drift > CANARY_DRIFT_LIMIT}
+
+    @property
+    def _leaves_slow_out(self) -> bool:
+        return len(self._timed) - len(self._slow) >= MINIMUM_ROUNDS
+
     @cached_property
     def _visits(self) -> list[tuple[Round, Visit]]:
-        return [(item, item.visits[self.key]) for item in self.rounds if self.key in item.visits]
+        """The rounds that are used."""
+        if not self._leaves_slow_out:
+            return self._timed
+        return [item for place, item in enumerate(self._timed) if place not in self._slow]
 
     @cached_property
     def _preempted_count(self) -> int:
@@ -182,22 +219,16 @@ class Measurement:
             yield f"failed in {len(failed)} of {len(self.rounds)} rounds: {failed[-1]}"
 
     def _canary_noise(self) -> Iterator[str]:
-        runs: dict[str, list[tuple[float, float]]] = {}
+        if self._slow and not self._leaves_slow_out:
+            yield (
+                f"the canary was slow in {len(self._slow)} of {len(self._timed)} rounds, by up to "
+                f"{max(self._slow.values()):.1%}"
+            )
+        runs: dict[str, list[float]] = {}
         for item, _ in self._visits:
             if item.canary_ns:
-                median = float(np.median(item.canary_ns))
-                runs.setdefault(item.run_id, []).append((median, item.canary_drift))
-        medians = {}
-        for run, canaries in runs.items():
-            medians[run] = float(np.median([median for median, _ in canaries]))
-            # The first rounds were compared with few others; look again, now that all are there.
-            drifts = [max(abs(drift), abs(median / medians[run] - 1)) for median, drift in canaries]
-            large = [drift for drift in drifts if drift > CANARY_DRIFT_LIMIT]
-            if large:
-                yield (
-                    f"the canary drifted in {len(large)} of {len(drifts)} accepted rounds of run "
-                    f"{run[:8]}, by up to {max(large):.1%}"
-                )
+                runs.setdefault(item.run_id, []).append(float(np.median(item.canary_ns)))
+        medians = {run: float(np.median(canaries)) for run, canaries in runs.items()}
         for (first, one), (second, other) in combinations(medians.items(), 2):
             difference = other / one - 1
             if abs(difference) > CANARY_DRIFT_LIMIT:
@@ -207,6 +238,11 @@ class Measurement:
                 )
 
     def _notes(self) -> Iterator[str]:
+        if self._slow and self._leaves_slow_out:
+            yield (
+                f"{len(self._slow)} of {len(self._timed)} rounds left out: the canary was slow by "
+                f"up to {max(self._slow.values()):.1%}"
+            )
         unchecked = sum(visit.preempted is None for _, visit in self._visits)
         if unchecked:
             yield f"preemption unchecked in {unchecked} of {len(self._visits)} rounds"

@@ -30,6 +30,7 @@ CANARY_SPOTS = 5
 """How often a round runs the canary: first, last, and evenly between."""
 
 CANARY_RUNS = 5
+FEWEST_WARMUPS = 2
 SETTLE_S = 0.3
 """How long the canary runs untimed when a worker starts, so that frequencies and pages settle."""
 
@@ -95,12 +96,16 @@ def timed_runs(
     session: Session,
     evicted: NDArray[np.uint64],
     warmups: int,
+    warmup_ms: float,
     runs: int,
     count_switches: Callable[[], int] | None,
 ) -> tuple[list[int], list[bool] | None]:
-    """Run a model `warmups` times untimed, then `runs` times timed; nanoseconds, preempted."""
+    """Run a model untimed to warm up, then `runs` times timed; nanoseconds, preempted."""
     run, clock = session.run, time.perf_counter_ns
-    for _ in range(warmups):
+    warm_at = clock() + round(1e6 * warmup_ms)
+    for count in range(warmups):
+        if count >= FEWEST_WARMUPS and clock() > warm_at:
+            break
         run()
     samples: list[int] = []
     preempted: list[bool] = []
@@ -229,6 +234,7 @@ class Worker:
             self._sessions[path],
             self._evictor.lines(eviction_bytes),
             self._job.warmups,
+            self._job.warmup_ms,
             runs,
             self._count_switches,
         )

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
-from ..devices.device import CANARY_DRIFT_LIMIT, Device, Model, ModelKey, TimingProtocol
+from ..devices.device import (
+    CANARY_DRIFT_LIMIT,
+    Device,
+    Model,
+    ModelKey,
+    TimingProtocol,
+    quiet_canary_ns,
+)
 from ..devices.errors import UnstableError
-from ..devices.measurement import MINIMUM_ROUNDS, SPREAD_LIMIT, Measurement
+from ..devices.measurement import MINIMUM_ROUNDS, Measurement
 from .store import Store
 from .subject import Subject, subject_id, write_model
 
@@ -20,7 +27,7 @@ BATCH_SIZE = 150
 """Models that a round covers at most, so that a round is short and a kill costs seconds."""
 
 NOISY_FACTOR = 2
-"""What spreads too much after the protocol's rounds is timed until it has this many times them."""
+"""What is unsteady after the protocol's rounds is timed until it has this many times as many."""
 
 Request = tuple[Subject, int]
 """A subject, and the bytes to evict before each of its runs."""
@@ -48,8 +55,8 @@ def profile(
 ) -> Profile:
     """Time `models` on `device` until the store holds `protocol.rounds` accepted rounds of each.
 
-    What spreads too much then is timed for as many rounds again, once: a device is often busy for
-    a while only. It counts with all its rounds, and is noisy in the end where it still is.
+    What is unsteady then is timed for as many rounds again, once: a device is often busy for a
+    while only. It counts with all its rounds, and is noisy in the end where it still is.
 
     Whatever the store holds already is not measured again, so a killed run goes on where it was.
     A model that failed before is tried again only with `retry_failed`. `folder` is where the
@@ -70,9 +77,7 @@ def profile(
     failed = store.failures(device.setup)
     found = store.all_measurements(device.setup)
     noisy = {
-        key: subject
-        for key, subject in subjects.items()
-        if key in found and found[key].spread > SPREAD_LIMIT
+        key: subject for key, subject in subjects.items() if key in found and found[key].unsteady
     }
     if noisy and protocol.rounds >= MINIMUM_ROUNDS:
         run.measure(noisy, failed, protocol.rounds * NOISY_FACTOR)
@@ -128,8 +133,10 @@ class _Run:
                 self._measure_batch(models, missing)
 
     def _measure_batch(self, models: Sequence[Model], missing: int) -> None:
+        canaries = self._store.canary_medians_ns(self._device.setup)
         protocol = replace(
             self._protocol,
+            quiet_canary_ns=quiet_canary_ns(canaries) if canaries else None,
             rounds=missing,
             processes=min(self._protocol.processes, missing),
             # Another seed gives the rounds that are left orders of their own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -180,6 +181,18 @@ class Store:
         with self._database.reading() as connection:
             found = connection.execute(query).all()
         return {(row.key, row.eviction_bytes): row.finished for row in found}
+
+    def canary_medians_ns(self, setup: Setup) -> list[float]:
+        """The canary's median in every round of a setup, accepted or not."""
+        query = (
+            select(database.rounds.c.canary_ns)
+            .join(database.setups)
+            .where(database.setups.c.key == setup.key, _kept())
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+        canaries = [json.loads(row.canary_ns) for row in found]
+        return [statistics.median(samples) for samples in canaries if samples]
 
     def failures(self, setup: Setup) -> dict[ModelKey, str]:
         """The models that failed when they were last tried, and why."""

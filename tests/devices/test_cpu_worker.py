@@ -84,10 +84,10 @@ def test_a_walk_is_timed_where_there_is_memory_to_walk_through():
 def test_timed_runs_gives_one_sample_for_each_run(canary):
     session = find_runtime("onnxruntime").load(canary, 1)
     lines = Evictor(1 << 16).lines(1 << 16)
-    samples, preempted = timed_runs(session, lines, 1, 5, switch_counter(1))
+    samples, preempted = timed_runs(session, lines, 1, 0.0, 5, switch_counter(1))
     assert len(samples) == len(preempted) == 5
     assert min(samples) > 1000
-    assert timed_runs(session, lines, 0, 1, None)[1] is None
+    assert timed_runs(session, lines, 0, 0.0, 1, None)[1] is None
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -105,7 +105,9 @@ def test_switch_counter_never_runs_backwards(threads):
     st.lists(st.tuples(st.text(), numbers), max_size=4).map(tuple),
 )
 def test_a_job_survives_json(values, cores, models):
-    job = Job("litert", 2, cores, "canary", models, (1, 2), *values, 7, "progress")
+    job = Job(
+        "litert", 2, cores, "canary", models, (1, 2), values[0], 1.5, values[1], 7, "progress"
+    )
     assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 

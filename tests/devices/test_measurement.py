@@ -47,6 +47,11 @@ def quiet_rounds(count=8, **options):
     return [make_round(index, [1000, 1001, 1002], **options) for index in range(count)]
 
 
+def slow_rounds(count, samples=(1200, 1201, 1202), **options):
+    options = {"canary": (110, 110), "drift": 0.1, **options}
+    return [make_round(index, samples, **options) for index in range(count)]
+
+
 def test_quiet_rounds_are_stable():
     result = measurement(KEY, SETUP, quiet_rounds())
     assert result.verdict.kind == "stable"
@@ -100,11 +105,9 @@ def test_unchecked_preemption_is_a_note_only():
         (quiet_rounds(5), "only 5 rounds"),
         (quiet_rounds(8, process=0), "only 1 processes"),
         ([make_round(i, [1000 + 30 * i]) for i in range(8)], "the rounds spread by 9.5%"),
-        ([*quiet_rounds(7), make_round(7, [1001], drift=0.04)], "drifted in 1 of 8 accepted"),
         (
-            [make_round(0, [1001], canary=(110,))]
-            + [make_round(i, [1001], canary=(100,)) for i in range(1, 8)],
-            "run aaaaaaaa, by up to 10.0%",
+            [*quiet_rounds(5), *slow_rounds(3)],
+            "the canary was slow in 3 of 8 rounds, by up to 10.0%",
         ),
         ([*quiet_rounds(7), make_round(7, [], failure="broke")], "failed in 1 of 8 rounds: broke"),
     ],
@@ -115,13 +118,40 @@ def test_noise_is_named(rounds, reason):
     assert any(reason in text for text in verdict.reasons), verdict.reasons
 
 
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_rounds_whose_canary_is_slow_are_left_out_where_enough_are_quiet(slow_first):
+    slow, quiet = slow_rounds(4), quiet_rounds(6)
+    result = measurement(KEY, SETUP, slow + quiet if slow_first else quiet + slow)
+    assert result.median_ns == 1001
+    assert result.verdict.kind == "stable"
+    assert result.verdict.reasons == (
+        "4 of 10 rounds left out: the canary was slow by up to 10.0%",
+    )
+    assert not result.unsteady
+
+
+def test_what_the_first_rounds_took_for_quiet_is_judged_by_the_last_one():
+    mistaken = slow_rounds(4, drift=0.0)  # there was nothing faster to compare with yet
+    result = measurement(KEY, SETUP, mistaken + quiet_rounds(6))
+    assert result.median_ns == 1001
+
+
+def test_too_few_quiet_rounds_are_unsteady_and_all_are_used():
+    result = measurement(KEY, SETUP, slow_rounds(6) + quiet_rounds(5))
+    assert result.median_ns == 1201
+    assert result.verdict.kind == "noisy"
+    assert result.unsteady
+
+
 def test_runs_whose_canaries_differ_are_named_with_the_difference():
     rounds = quiet_rounds(4) + [
-        make_round(i, [1000, 1001, 1002], run="b" * 32, canary=(105, 105)) for i in range(4, 8)
+        make_round(i, [1000, 1001, 1002], run="b" * 32, canary=(105, 105), drift=0.05)
+        for i in range(4, 8)
     ]
     verdict = measurement(KEY, SETUP, rounds).verdict
     assert verdict.kind == "noisy"
-    (reason,) = verdict.reasons
+    slow, reason = verdict.reasons
+    assert "slow in 4 of 8" in slow
     assert "5.0% more in run bbbbbbbb than in run aaaaaaaa" in reason
 
 
