@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from .device import (
     Setup,
     TimingProtocol,
     Visit,
-    quiet_canary_ns,
 )
 from .errors import DeviceError, LatkitError, UsageError
 from .files import write_atomically
 from .host import allowed_cores, can_pin, hardware_name, host_facts
 from .job import Job
+from .quiet import QuietWatch
 from .runtimes import find_runtime, runtime_facts
 from .worker_process import WorkerLostError, WorkerProcess
 
@@ -36,10 +36,6 @@ TIMEOUT_S = 300.0
 EXPECTED_TIMES = 100
 EVICTION_BYTES_A_SECOND = 1e9
 """A low guess, for timeouts only."""
-
-FIRST_WAIT_S = 0.25
-LONGEST_WAIT_S = 2.0
-"""How long a repeat waits: each time twice as long, up to this."""
 
 MAX_LOST_WORKERS = 20
 """So many models may crash or hang their worker in one call; after that the device is given up."""
@@ -94,10 +90,11 @@ class CpuDevice:
     def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
         """Time `models` by `protocol`; yield each round as it is finished.
 
-        The canary of a round is compared with that of the quiet device. If it is slower by more
-        than `CANARY_DRIFT_LIMIT` and repeats are left, the round is yielded with `accepted=False`,
-        and done again after a wait, longer each time. A model that fails once is left out from
-        then on, with its cause in `failures`, also when it takes the worker with it.
+        A round waits for a quiet device, up to `protocol.max_wait_s` in all. Where its canary is
+        slower than the quiet device's by more than `CANARY_DRIFT_LIMIT` all the same, and repeats
+        are left, the round is yielded with `accepted=False` and done again. A model that fails
+        once is left out from then on, with its cause in `failures`, also when it takes the worker
+        with it.
 
         Raises `UsageError` where a key occurs twice or the protocol asks for nothing,
         `DeviceError` where workers can't be started or are lost again and again.
@@ -110,13 +107,14 @@ class CpuDevice:
             raise UsageError("eviction_bytes must be at least 0")
         if min(protocol.rounds, protocol.processes, protocol.runs) < 1:
             raise UsageError(f"rounds, processes and runs must be at least 1: {protocol}")
-        if min(protocol.warmups, protocol.warmup_ms, protocol.max_repeats, protocol.seed) < 0:
-            raise UsageError(f"warm-ups, max_repeats and seed must be at least 0: {protocol}")
+        least = (protocol.warmups, protocol.warmup_ms, protocol.max_repeats, protocol.max_wait_s)
+        if min(*least, protocol.seed) < 0:
+            raise UsageError(f"warm-ups, repeats, waits and seed must be at least 0: {protocol}")
         return self._rounds(tuple(models), protocol)
 
     def _rounds(self, models: tuple[Model, ...], protocol: TimingProtocol) -> Iterator[Round]:
         run_id = uuid.uuid4().hex
-        canaries: list[float] = []
+        watch = QuietWatch(protocol.quiet_canary_ns, protocol.max_wait_s)
         repeats_left = protocol.max_repeats
         processes = min(protocol.processes, protocol.rounds)
         with tempfile.TemporaryDirectory(prefix="latkit-") as folder:
@@ -125,10 +123,9 @@ class CpuDevice:
                 for index in range(protocol.rounds):
                     process = index * processes // protocol.rounds
                     for attempt in range(protocol.max_repeats + 1):
+                        watch.wait(partial(batch.canary_ns, process))
                         answer = batch.round(process, index, attempt)
-                        canary = statistics.median(answer["canary_ns"])
-                        canaries.append(canary)
-                        drift = canary / _quiet_ns(canaries, protocol) - 1
+                        drift = watch.drift(statistics.median(answer["canary_ns"]))
                         accepted = drift <= CANARY_DRIFT_LIMIT or repeats_left == 0
                         yield Round(
                             run_id=run_id,
@@ -146,7 +143,6 @@ class CpuDevice:
                         )
                         if accepted:
                             break
-                        time.sleep(_wait_s(protocol.max_repeats - repeats_left))
                         repeats_left -= 1
             finally:
                 batch.end()
@@ -203,6 +199,16 @@ class _Batch:
             else:
                 self._note_failures(answer["failures"])
                 return answer
+
+    def canary_ns(self, process: int) -> float:
+        """Median of the canary alone, now, in the worker of this process."""
+        while True:
+            try:
+                samples = self._worker_of(process).canary(self._visit_timeout_s)["canary_ns"]
+            except WorkerLostError as lost:
+                self._drop_culprit(lost)
+            else:
+                return float(statistics.median(samples))
 
     def visits(self, answer: Mapping[str, Any]) -> dict[ModelKey, Visit]:
         """The samples of a worker's answer, by model."""
@@ -308,17 +314,6 @@ class _Batch:
                 f"the model {key[0]} ({lost.action}). Time the models one by one to find out why."
             )
         self.failures[key] = f"{lost.action}: {lost.cause}"
-
-
-def _quiet_ns(canaries: Sequence[float], protocol: TimingProtocol) -> float:
-    """The quiet device's canary, by this call's rounds and by what was known before."""
-    found = quiet_canary_ns(canaries)
-    return found if protocol.quiet_canary_ns is None else min(found, protocol.quiet_canary_ns)
-
-
-def _wait_s(repeats: int) -> float:
-    """How long to wait before the next repeat, for whatever keeps the device busy to end."""
-    return float(min(FIRST_WAIT_S * 2**repeats, LONGEST_WAIT_S))
 
 
 def _choose_cores(threads: int, cores: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -13,10 +13,6 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 CANARY_DRIFT_LIMIT = 0.03
 """A canary that is slower by more than this share repeats its round, or is named in a verdict."""
 
-QUIET_QUANTILE = 0.3
-"""Where the canary of a quiet device stands among all rounds: what is slow is busy, and most
-devices are quiet for more than a third of the time."""
-
 
 ModelKey = tuple[str, int]
 """Identity of a timed model: its id and the bytes evicted before each run."""
@@ -81,10 +77,12 @@ class TimingProtocol:
     are spread over `processes` fresh processes. A visit runs the model `warmups` times untimed
     (a long one until `warmup_ms` have passed, and at least twice), then `runs` times timed. It
     takes that many: small networks were 30 % slower in their first runs after another model's,
-    and still 5 % in the fifth. `seed` fixes the orders. At most `max_repeats` rounds are repeated,
-    after a wait, because the canary was slow; what is slow after that is accepted, and the verdict
-    says so. `quiet_canary_ns` is what the canary takes while the device is quiet, as earlier calls
-    found; `None`: the call's own rounds tell.
+    and still 5 % in the fifth. `seed` fixes the orders.
+
+    A round begins when the canary is as fast as on the quiet device; `max_wait_s` may be waited
+    for that in all. At most `max_repeats` rounds are repeated because the canary was slow; what is
+    slow after that is accepted, and the verdict says so. `quiet_canary_ns` is what the canary
+    takes while the device is quiet, as earlier calls found; `None`: the call's own rounds tell.
     """
 
     rounds: int = 12
@@ -94,6 +92,7 @@ class TimingProtocol:
     warmup_ms: float = 20.0
     seed: int = 0
     max_repeats: int = 8
+    max_wait_s: float = 30.0
     quiet_canary_ns: float | None = None
 
 
@@ -132,12 +131,6 @@ class Round:
     visits: Mapping[ModelKey, Visit]
     failures: Mapping[ModelKey, str] = field(default_factory=dict)
     context: Mapping[str, Any] = field(default_factory=dict)
-
-
-def quiet_canary_ns(medians_ns: Sequence[float]) -> float:
-    """What the canary takes on the quiet device, from its median in each of some rounds."""
-    ordered = sorted(medians_ns)
-    return ordered[int(QUIET_QUANTILE * (len(ordered) - 1))]
 
 
 class Device(Protocol):

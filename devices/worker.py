@@ -219,6 +219,13 @@ class Worker:
             "after": activity(self._job.cores),
         }
 
+    def canary(self) -> dict[str, Any]:
+        """The canary alone, as often as in a round."""
+        samples, preempted = self._visit(CANARY, self._job.canary, 0, CANARY_SPOTS * CANARY_RUNS)
+        hits = preempted or [False] * len(samples)
+        clean = [time for time, hit in zip(samples, hits, strict=True) if not hit]
+        return {"canary_ns": clean or samples}
+
     def _session(self, path: str) -> Session:
         if path not in self._sessions:
             self._sessions[path] = self._runtime.load(Path(path), self._job.threads)
@@ -259,7 +266,10 @@ def serve(questions: Iterator[str], answers: TextIO) -> None:
         if line is None:
             return
         question = json.loads(line)
-        answer = worker.round(question["round"], question["attempt"])
+        if "canary" in question:
+            answer = worker.canary()
+        else:
+            answer = worker.round(question["round"], question["attempt"])
 
 
 def main() -> None:

@@ -70,6 +70,10 @@ class WorkerProcess:
         """Have one round done. `timeout_s(number)` bounds the visit of each model."""
         return self._ask({"round": index, "attempt": attempt}, timeout_s)
 
+    def canary(self, timeout_s: Callable[[int | None], float]) -> dict[str, Any]:
+        """Have the canary alone timed."""
+        return self._ask({"canary": True}, timeout_s)
+
     def end(self) -> None:
         """End the process now, whatever it is at: it holds nothing that could be lost."""
         self._process.kill()

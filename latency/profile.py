@@ -16,10 +16,10 @@ from ..devices.device import (
     Model,
     ModelKey,
     TimingProtocol,
-    quiet_canary_ns,
 )
 from ..devices.errors import UnstableError
 from ..devices.measurement import MINIMUM_ROUNDS, Measurement
+from ..devices.quiet import quiet_canary_ns
 from .store import Store
 from .subject import Subject, subject_id, write_model
 

@@ -31,6 +31,7 @@ def make_job(tmp_path, canary, **changes):
         "models": ((str(canary), 0), (str(canary), 4096)),
         "skip": (),
         "warmups": 1,
+        "warmup_ms": 0.0,
         "runs": 2,
         "seed": 0,
         "progress": str(tmp_path / "progress"),

@@ -182,13 +182,15 @@ def test_strict_discards_rounds_of_a_run_whose_canary_differs(store):
     assert canaries == {1000}
 
 
-def test_without_strict_the_verdict_tells_that_the_canary_differs(store):
+def test_without_strict_slower_rounds_are_kept_and_the_verdict_tells(store):
     with pytest.raises(DeviceError):
         profile(Phone(canaries=[1100], lost_after=4), requests(2), store, PROTOCOL)
     phone = Phone()
     result = profile(phone, requests(2), store, PROTOCOL)
-    assert {item.verdict.kind for item in result.measurements.values()} == {"noisy"}
-    assert len(store.rounds(phone.setup)) == 6
+    for item in result.measurements.values():
+        reasons = "; ".join(item.verdict.reasons)
+        assert "4 of 12 rounds left out: the canary was slow by up to 10.0%" in reasons
+    assert len(store.rounds(phone.setup)) == 12
 
 
 def test_strict_keeps_earlier_runs_whose_canary_agrees(store):
@@ -200,13 +202,21 @@ def test_strict_keeps_earlier_runs_whose_canary_agrees(store):
 
 
 def test_strict_gives_up_after_measuring_again_once(store):
+    spreading = [subject_id(block) for block in blocks(2)]
     with pytest.raises(DeviceError):
         profile(Phone(canaries=[1200], lost_after=4), requests(2), store, PROTOCOL)
-    phone = Phone(canaries=[1100, 1000, 900])
-    with pytest.raises(UnstableError, match="canary"):
+    phone = Phone(canaries=[1100, 1000, 1000], spreading=spreading)
+    with pytest.raises(UnstableError, match="spread"):
         profile(phone, requests(2), store, PROTOCOL, strict=True)
-    assert len(phone.calls) == 2
-    assert set(store.finished_rounds(phone.setup).values()) == {6}
+    assert len(phone.calls) == 3
+    assert set(store.finished_rounds(phone.setup).values()) == {12}
+
+
+def test_a_call_is_told_what_the_quiet_canary_took(store):
+    profile(Phone(canaries=[1000]), requests(1), store, PROTOCOL)
+    phone = Phone(canaries=[1200])
+    profile(phone, requests(2), store, PROTOCOL)
+    assert phone.calls[0][1].quiet_canary_ns == 1000
 
 
 def test_strict_with_too_few_rounds_is_unstable_and_all_is_stored(store):
