@@ -125,7 +125,8 @@ def search_verb(
             supernet=_training(SUPERNET_SETTINGS, supernet_epochs, seed, flip),
             retraining=_training(RETRAINING_SETTINGS, retraining_epochs, seed, flip),
         )
-        stderr.print(f"target: {settings.target_ms:g} ms on {opened.setup.key}", markup=False)
+        target = f"target: {settings.target_ms:g} ms on {opened.setup.key}"
+        stderr.print(target, markup=False, highlight=False, soft_wrap=True)
         with Store(store) as kept, progress_bar() as progress:
             result = Search(
                 space=chosen,

@@ -1,5 +1,6 @@
 """The wheel: all of the kit is in it, and it runs from an environment without the checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -153,9 +154,32 @@ def test_report_finds_its_template_in_the_wheel(environment):
     assert "<h1>Nothing</h1>" in page.read_text()
 
 
-@pytest.mark.skipif(
-    not (ROOT / "search" / "cli.py").is_file(), reason="search/cli.py is not written yet"
-)
 def test_command_runs_and_needs_no_torch_to_start(environment):
     assert "Usage" in environment.run("latkit", "--help")
     environment.python("import sys, latkit.search.cli\nassert 'torch' not in sys.modules")
+
+
+def test_blocks_are_profiled_fitted_and_predicted(environment):
+    blocks = [
+        {
+            "kind": "ConvBlock",
+            "in_channels": 8,
+            "height": 8,
+            "width": 8,
+            "out_channels": 8 * (1 + index % 4),
+            "kernel": 1 + 2 * (index // 4),
+        }
+        for index in range(12)
+    ]
+    (environment.elsewhere / "blocks.json").write_text(json.dumps(blocks))
+    quick = ("--rounds", "2", "--processes", "1", "--runs", "2")
+    profiled = environment.run("latkit", "profile", "--blocks", "blocks.json", *quick, "--json")
+    measured = [item["median_ms"] for item in json.loads(profiled)["measurements"]]
+    assert len(measured) == 12 and min(measured) > 0
+    environment.run("latkit", "fit", "--output", "predictor.json")
+    shown = environment.run(
+        *("latkit", "predict", "--predictor", "predictor.json"), "--blocks", "blocks.json", "--json"
+    )
+    estimates = json.loads(shown)["estimates"]
+    assert len(estimates) == 12
+    assert all(0 < item["low_ms"] <= item["latency_ms"] <= item["high_ms"] for item in estimates)
