@@ -27,7 +27,7 @@ from .profile import profile
 from .space_plan import EVICTION_CANDIDATES, Plan, timed_blocks
 from .spaces import ProfilableSpace
 from .store import Store
-from .subject import subject_id
+from .subject import Subject, subject_id
 from .table import Entry, Estimate, EvictionTrial, LatencyTable
 
 ALIKE = 0.1
@@ -132,15 +132,25 @@ def build_table(
 def build_space_profile(
     store: Store, setup: Setup, space: ProfilableSpace, plan: Plan
 ) -> SpaceProfile:
-    """Choose the eviction size, calibrate, and evaluate on held-out networks, from the store."""
+    """Choose the eviction size, calibrate, and evaluate on held-out networks, from the store.
+
+    Takes from the store what `plan` has measured and nothing else, so that what was measured
+    since, for a search say, does not change the table.
+    """
     found = store.all_measurements(setup)
     chosen = _choice(found, plan, setup, space)
-    subjects = store.subjects()
-    entries: dict[Block, Entry] = {}
-    for (model_id, size), measurement in sorted(found.items()):
-        subject = subjects[model_id]
-        if size == chosen.eviction_bytes and isinstance(subject, Block):
-            entries[subject] = entry_of(measurement)
+    used: dict[ModelKey, Subject] = {
+        (subject_id(subject), size): subject
+        for subject, size in (
+            *plan.first_phase(),
+            *plan.second_phase(space, chosen.eviction_bytes, chosen.grid),
+        )
+    }
+    entries = {
+        subject: entry_of(found[key])
+        for key, subject in used.items()
+        if key in found and key[1] == chosen.eviction_bytes and isinstance(subject, Block)
+    }
     table = LatencyTable(
         setup, chosen.eviction_bytes, chosen.grid, entries, chosen.calibration, chosen.trials
     )
@@ -150,13 +160,6 @@ def build_space_profile(
         terms = [_terms(check.network, table) for check in held_out]
         measured = [check.measured_ms for check in held_out]
         table = replace(table, calibration=table.calibration.evaluate(terms, measured))
-    used = {
-        (subject_id(subject), size)
-        for subject, size in (
-            *plan.first_phase(),
-            *plan.second_phase(space, chosen.eviction_bytes, chosen.grid),
-        )
-    }
     return SpaceProfile(
         table,
         checks,
