@@ -215,11 +215,12 @@ def test_the_decision_stands_when_more_rounds_come_in(tmp_path: Path) -> None:
 def test_what_is_measured_later_for_something_else_does_not_change_the_table(
     tmp_path: Path,
 ) -> None:
-    store, result = profiled(tmp_path, Board())
+    board = Board()
+    store, result = profiled(tmp_path, board)
     before = result.table
     other = replace(ChainSpace().blocks()[2], out_channels=248)
     assert other not in before.entries
-    profile(Board(), [(other, before.eviction_bytes)], store, PROTOCOL)
+    profile(board, [(other, before.eviction_bytes)], store, PROTOCOL)
     plan = Plan.draw(ChainSpace(), CALIBRATION_NETWORKS, HELD_OUT_NETWORKS, SIZES)
     assert build_space_profile(store, Board.setup, ChainSpace(), plan).table == before
 
