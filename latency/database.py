@@ -9,6 +9,7 @@ SQLite notices a damaged page only where its structure broke.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import struct
 import time
@@ -42,6 +43,9 @@ from ..devices.errors import DamagedFileError, LatkitError, UsageError
 
 FORMAT = "latkit.store"
 VERSION = 1
+FULL_BELOW_BYTES = 2**16
+"""A disk with less free space is full: SQLite could not even grow its shared memory on it."""
+
 BUSY_TIMEOUT_S = 60.0
 
 _HEADER = struct.Struct(">16sH10xI")
@@ -225,12 +229,17 @@ class Database:
             # SQLite's message quotes the file, where it is no text.
             raise self.damaged("it holds text that is no UTF-8") from error
 
+    def _disk_is_full(self) -> bool:
+        """Whether the store's disk is: its shared memory then fails with no better error."""
+        folder = Path(self.name).parent
+        return folder.is_dir() and shutil.disk_usage(folder).free < FULL_BELOW_BYTES
+
     def _translated(self, error: BaseException | None) -> LatkitError:
         text = str(error)
         code = getattr(error, "sqlite_errorname", "")
         if isinstance(error, sqlite3.OperationalError) and not code:
             code = "SQLITE_CORRUPT"  # Python's own: text that is no UTF-8.
-        if code == "SQLITE_FULL":
+        if code == "SQLITE_FULL" or (code.startswith("SQLITE_IOERR") and self._disk_is_full()):
             return LatkitError(
                 f"can't write to the store {self.name}: the database or disk is full. Nothing is "
                 "lost: all rounds before this one are stored. Free some space and run the command "

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -385,6 +386,31 @@ def test_full_disk_loses_nothing(tmp_path, monkeypatch):
         assert everything(store) == before
         store.add_round(SETUP, PROTOCOL, INFO, large)
         assert len(store.rounds(SETUP)) == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
+def test_a_disk_that_is_full_before_the_store_is_opened_is_named(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk])
+    if mounted.returncode:
+        pytest.skip("tmpfs can't be mounted here")
+    try:
+        with filled(disk / "s.sqlite") as store:
+            before = everything(store)
+        fill = disk / "fill"
+        with pytest.raises(OSError, match="No space"):
+            fill.write_bytes(bytes(2**20))
+        with (
+            pytest.raises(LatkitError, match=r"full.*Nothing is lost"),
+            Store(disk / "s.sqlite") as store,
+        ):
+            store.add_round(SETUP, PROTOCOL, INFO, round_of({("new", 0): visit(1)}, 9))
+        fill.unlink()
+        with Store(disk / "s.sqlite") as store:
+            assert everything(store) == before
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 WRITER = """
