@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,11 +104,12 @@ def search_verb(
     def run() -> None:
         if strategy not in ("evolution", "reinforce"):
             raise UsageError(f"--strategy {strategy}: it is evolution or reinforce")
-        from .data import load_data
-        from .pipeline import Search, SearchSettings, default_target_ms
-        from .results_shown import print_result, result_json
-        from .space import SearchSpace
-        from .training import RETRAINING_SETTINGS, SUPERNET_SETTINGS
+        with _needing_the_search_extra():
+            from .data import load_data
+            from .pipeline import Search, SearchSettings, default_target_ms
+            from .results_shown import print_result, result_json
+            from .space import SearchSpace
+            from .training import RETRAINING_SETTINGS, SUPERNET_SETTINGS
 
         loaded = LatencyTable.load(table)
         opened = open_chosen(device, runtime, threads, cores, precision)
@@ -149,6 +152,17 @@ def search_verb(
     exit_with_code(run)
 
 
+@contextmanager
+def _needing_the_search_extra() -> Iterator[None]:
+    """Import what the extra `search` installs; `UsageError` where it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed, and searching needs it: pip install 'latkit[search]'"
+        ) from error
+
+
 def _training(
     defaults: TrainingSettings, epochs: int | None, seed: int, flip: bool
 ) -> TrainingSettings:
@@ -169,8 +183,9 @@ def report_verb(
     """Write the report of a search: one HTML file that needs no network, and its figures."""
 
     def run() -> None:
-        from .report import write_report
-        from .search_report import report_input
+        with _needing_the_search_extra():
+            from .report import write_report
+            from .search_report import report_input
 
         page = write_report(report_input(search), output or search)
         if json:

@@ -120,6 +120,19 @@ def test_an_unknown_strategy_or_space_ends_with_2(table, tmp_path):
     assert search(table, tmp_path, "--space", "outer").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("verb", "package"), [(["search", "--table", "t.json"], "torch"), (["report"], "matplotlib")]
+)
+def test_without_the_extra_the_verbs_say_what_to_install(verb, package):
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        f"from latkit.search.cli import app; app({verb!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "latkit[search]" in done.stderr and package in done.stderr
+
+
 def test_a_report_of_no_search_ends_with_2(tmp_path):
     assert run("report", "--search", tmp_path).exit_code == 2
 
