@@ -125,7 +125,12 @@ def test_an_unknown_strategy_or_space_ends_with_2(table, tmp_path):
 )
 def test_without_the_extra_the_verbs_say_what_to_install(verb, package):
     program = (
-        f"import sys; sys.modules[{package!r}] = None\n"
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
         f"from latkit.search.cli import app; app({verb!r})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
