@@ -53,7 +53,6 @@ ACTIVATIONS = {
 }
 KINDS = {"MBConv": 0.8, "ConvBlock": 0.08, "Pointwise": 0.06, "Depthwise": 0.06}
 LONGEST_MS = 5.0
-SPLIT_SEED = 1_000
 
 Array = NDArray[np.float64]
 Predict = Callable[[Sequence[Block]], Array]

@@ -26,7 +26,7 @@ from .subject import Subject, subject_id, write_model
 BATCH_SIZE = 150
 """Models that a round covers at most, so that a round is short and a kill costs seconds."""
 
-NOISY_FACTOR = 2
+UNSTEADY_FACTOR = 2
 """What is unsteady after the protocol's rounds is timed until it has this many times as many."""
 
 Request = tuple[Subject, int]
@@ -76,11 +76,11 @@ def profile(
         run.measure(subjects, failed, protocol.rounds)
     failed = store.failures(device.setup)
     found = store.all_measurements(device.setup)
-    noisy = {
+    unsteady = {
         key: subject for key, subject in subjects.items() if key in found and found[key].unsteady
     }
-    if noisy and protocol.rounds >= MINIMUM_ROUNDS:
-        run.measure(noisy, failed, protocol.rounds * NOISY_FACTOR)
+    if unsteady and protocol.rounds >= MINIMUM_ROUNDS:
+        run.measure(unsteady, failed, protocol.rounds * UNSTEADY_FACTOR)
         failed = store.failures(device.setup)
         found = store.all_measurements(device.setup)
     result = Profile(
@@ -140,7 +140,7 @@ class _Run:
             rounds=missing,
             processes=min(self._protocol.processes, missing),
             # Another seed gives the rounds that are left orders of their own.
-            seed=self._protocol.seed + NOISY_FACTOR * self._protocol.rounds - missing,
+            seed=self._protocol.seed + UNSTEADY_FACTOR * self._protocol.rounds - missing,
         )
         info = self._device.info()
         rounds = self._device.measure(models, protocol)

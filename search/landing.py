@@ -85,6 +85,7 @@ def land(
             try:
                 scaled[name] = scale_by_table(architecture, space, table, target_ms, factors[name])
             except UnreachableTargetError:
+                # A correction asks for more than widths can give: what was measured before stands.
                 if name not in best:
                     raise
         if not scaled:

@@ -50,11 +50,6 @@ class SearchLog:
             self._append(header)
         self._replayed = 0
 
-    @property
-    def recorded(self) -> int:
-        """Evaluations that an earlier run left and this one has not asked for again yet."""
-        return len(self._recorded) - self._replayed
-
     def replay(self, strategy: str, index: int, architecture: Architecture) -> float | None:
         """Accuracy of this evaluation from an earlier run; None once its record has ended."""
         if self._replayed == len(self._recorded):

@@ -192,6 +192,9 @@ class Search:
             advance = self._counting_progress(f"{strategy.name} search")
             with self._timed(f"{strategy.name} search"):
                 count = run_strategy(strategy, cost, evaluator.accuracy, log, advance)
+                warning = strategy.warning() if isinstance(strategy, Reinforce) else None
+                if warning is not None:
+                    self.progress.console.print(warning, markup=False, highlight=False)
                 entries = [item for item in log.entries() if item.strategy == strategy.name]
                 architecture = self._choose(strategy, cost, entries)
                 predicted_ms = float(cost.latency_ms(self.space.encode([architecture]))[0])

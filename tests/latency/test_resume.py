@@ -10,7 +10,7 @@ import pytest
 from latkit.devices.cpu import CpuDevice
 from latkit.devices.device import TimingProtocol
 from latkit.latency.blocks import ConvBlock
-from latkit.latency.profile import NOISY_FACTOR, profile
+from latkit.latency.profile import profile
 from latkit.latency.store import Store
 from latkit.latency.subject import subject_id
 
@@ -26,7 +26,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from test_resume import PROTOCOL, REQUESTS
 from latkit.devices.cpu import CpuDevice
-from latkit.latency.profile import NOISY_FACTOR, profile
+from latkit.latency.profile import UNSTEADY_FACTOR, profile
 from latkit.latency.store import Store
 
 if __name__ == "__main__":
@@ -85,7 +85,7 @@ def test_run_killed_twice_goes_on_where_it_was(tmp_path, request):
         counts = Counter(key for item in after if item.accepted for key in item.visits)
         # What spreads too much is timed twice as long; nothing else is timed again.
         for key in keys:
-            assert counts[key] in (ROUNDS, NOISY_FACTOR * ROUNDS)
+            assert counts[key] in (ROUNDS, UNSTEADY_FACTOR * ROUNDS)
         assert set(counts) == set(keys)
         assert store.finished_rounds(device.setup) == counts
         assert list(result.measurements) == keys
