@@ -10,7 +10,7 @@ import pytest
 from latkit.devices.cpu import CpuDevice
 from latkit.devices.device import TimingProtocol
 from latkit.latency.blocks import ConvBlock
-from latkit.latency.profile import profile
+from latkit.latency.profile import UNSTEADY_FACTOR, profile
 from latkit.latency.store import Store
 from latkit.latency.subject import subject_id
 
@@ -26,7 +26,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from test_resume import PROTOCOL, REQUESTS
 from latkit.devices.cpu import CpuDevice
-from latkit.latency.profile import UNSTEADY_FACTOR, profile
+from latkit.latency.profile import profile
 from latkit.latency.store import Store
 
 if __name__ == "__main__":
