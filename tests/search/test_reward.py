@@ -49,10 +49,15 @@ def test_absolute_reward_has_its_maximum_at_the_target_exactly_when_stronger_tha
     latency = np.concatenate([random.uniform(5, 15, 200), [10.0]])
     accuracy = 1 - np.exp(-latency / 8)  # a concave front, every point on it
     slope = front_slope(accuracy, latency, 10.0)
-    if abs(factor - 1) < 0.01:
+    # What tempts the search away is the front's next point above the target.
+    above = latency[latency > 10.0].min()
+    right = float((np.exp(-10.0 / 8) - np.exp(-above / 8)) / (above / 10.0 - 1))
+    assert right <= slope * (1 + 1e-9)
+    strength = factor * slope
+    if abs(strength / right - 1) < 1e-3:
         return
-    best = latency[np.argmax(absolute_reward(accuracy, latency, 10.0, -factor * slope))]
-    assert (best == 10.0) == (factor > 1)
+    best = latency[np.argmax(absolute_reward(accuracy, latency, 10.0, -strength))]
+    assert (best == 10.0) == (strength > right)
 
 
 def test_slope_of_a_falling_front_is_zero_and_of_one_latency_refused():
