@@ -5,9 +5,12 @@
 PYTHON ?= python3
 RUNS ?= runs
 TORCH_VERSION := 2.13.0
+TFLITE_PACKAGE := pymicro-wakeword==2.5.0
+DEBIAN_PACKAGES := adb bubblewrap busybox-static mksh qemu-user \
+	libc6-arm64-cross libgcc-s1-arm64-cross libstdc++6-arm64-cross
 BIN := .venv/bin
 
-.PHONY: search test lint benchmarks clean
+.PHONY: search test debian-packages clean
 
 # The main job on this machine's CPU: profile, table, fit, search, report.
 search: .venv/installed
@@ -18,7 +21,7 @@ search: .venv/installed
 	$(BIN)/latkit search --device cpu --space mobile --store $(RUNS)/latency.sqlite --table $(RUNS)/table.json --output $(RUNS)/search
 	$(BIN)/latkit report --search $(RUNS)/search
 
-test: .venv/installed
+test: .venv/installed .venv/phone/installed debian-packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,6 +33,23 @@ test: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
+
+# What the tests' phone is made of: a TensorFlow Lite library with the C API, as phones have it.
+.venv/phone/installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --target .venv/phone $(TFLITE_PACKAGE) || echo "not installed: $(TFLITE_PACKAGE)"
+	mkdir -p .venv/phone
+	touch $@
+
+# Installed where that may be done; elsewhere the tests that need them skip and name the package.
+debian-packages:
+	@missing=$$(for package in $(DEBIAN_PACKAGES); do \
+		dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null \
+			| grep -qx installed || echo $$package; done); \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install --yes -qq --no-install-recommends $$missing \
+			>/dev/null || echo "not installed: $$missing"; \
+	fi
 
 clean:
 	rm -rf .venv

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from latkit.devices.console import exit_with_code, progress_bar
 from latkit.devices.device import TimingProtocol
+from latkit.devices.options import DeviceOptions
 from latkit.devices.registry import open_device
 from latkit.latency.calibration import PredictionError, fit_relative, prediction_error
 from latkit.latency.counts import network_counts
@@ -50,7 +51,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 def run(arguments: argparse.Namespace) -> None:
     space = load_space(arguments.space)
     cores = tuple(arguments.cores) if arguments.cores else None
-    device = open_device("cpu", runtime=arguments.runtime, cores=cores)
+    device = open_device("cpu", DeviceOptions(runtime=arguments.runtime, cores=cores))
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,

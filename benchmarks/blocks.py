@@ -24,6 +24,7 @@ from latkit.devices.console import exit_with_code, progress_bar
 from latkit.devices.device import TimingProtocol
 from latkit.devices.errors import DeviceError
 from latkit.devices.measurement import Measurement
+from latkit.devices.options import DeviceOptions
 from latkit.devices.registry import open_device
 from latkit.latency.blocks import BLOCK_KINDS, Block, ConvBlock, Depthwise, MBConv, Pointwise
 from latkit.latency.calibration import fit_relative
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
     # The pool is larger than the largest training set, so that those of different seeds differ.
     pool = max(arguments.train) * 3 // 2
     blocks = draw(arguments.test + pool, arguments.block_seed)
-    device = open_device("cpu", runtime=arguments.runtime, cores=arguments.cores)
+    device = open_device("cpu", DeviceOptions(runtime=arguments.runtime, cores=arguments.cores))
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,

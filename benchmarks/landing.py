@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from latkit.devices import TimingProtocol, open_device
+from latkit.devices import DeviceOptions, TimingProtocol, open_device
 from latkit.devices.console import progress_bar
 from latkit.latency.space_profile import profile_space
 from latkit.latency.store import Store
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     rows = []
     setups = {}
     for runtime in arguments.runtimes.split(","):
-        device = open_device("cpu", runtime=runtime)
+        device = open_device("cpu", DeviceOptions(runtime=runtime))
         setups[runtime] = device.setup.key
         protocol = TimingProtocol()
         with Store(folder / f"{runtime}.sqlite") as store, progress_bar() as progress:

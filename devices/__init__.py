@@ -5,9 +5,11 @@ from .device import (
     Device,
     Model,
     ModelKey,
+    Placement,
     Precision,
     Round,
     Setup,
+    Summary,
     TimingProtocol,
     Visit,
 )
@@ -19,8 +21,10 @@ from .errors import (
     UnstableError,
     UsageError,
 )
+from .kind import DeviceKind, DeviceListing
 from .measurement import Measurement, Verdict
-from .registry import DeviceKind, DeviceListing, list_devices, open_device
+from .options import DeviceOptions
+from .registry import list_devices, open_device
 
 __all__ = [
     "CANARY_DRIFT_LIMIT",
@@ -29,13 +33,16 @@ __all__ = [
     "DeviceError",
     "DeviceKind",
     "DeviceListing",
+    "DeviceOptions",
     "LatkitError",
     "Measurement",
     "Model",
     "ModelKey",
+    "Placement",
     "Precision",
     "Round",
     "Setup",
+    "Summary",
     "TimingProtocol",
     "UnreachableTargetError",
     "UnstableError",

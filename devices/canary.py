@@ -6,9 +6,15 @@ and has both arithmetic and memory traffic in it, as the blocks that it stands b
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from .files import write_atomically
+
+if TYPE_CHECKING:
+    import onnx
 
 SIZE = 32
 CHANNELS = (3, 32, 64, 64)
@@ -18,6 +24,8 @@ CLASSES = 10
 
 def build_canary() -> onnx.ModelProto:
     """The canary as an ONNX model: three 3x3 convolutions, global average pool, classifier."""
+    from onnx import TensorProto, helper, numpy_helper
+
     random = np.random.default_rng(20)
     initializers = []
     nodes = []
@@ -60,3 +68,12 @@ def build_canary() -> onnx.ModelProto:
     )
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="latkit")
+
+
+def canary_file(cache: Path) -> Path:
+    """The canary's .onnx file in `cache`, written where it isn't there."""
+    content = build_canary().SerializeToString(deterministic=True)
+    path = cache / "canary.onnx"
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content)
+    return path

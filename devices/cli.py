@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from . import console
-from .registry import DeviceListing, list_devices
+from .kind import DeviceListing
+from .options import DeviceOptions
+from .registry import list_devices
 
 
 def register(app: typer.Typer) -> None:
@@ -18,23 +22,36 @@ def register(app: typer.Typer) -> None:
 
 
 def devices(
+    adb: Annotated[
+        Path | None, typer.Option("--adb", help="The adb program. Default: the one on the PATH.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
 ) -> None:
-    """List the devices that are there, with their runtimes, cores and precisions."""
-    listings = list_devices()
+    """List the devices that are there, with what they can do, and what to do where they can't."""
+    listings = list_devices(DeviceOptions(adb=adb))
     if json:
         console.print_json([asdict(listing) for listing in listings])
         return
-    table = Table("address", "name", "runtimes", "cores", "precision")
+    table = Table("address", "device", "runtimes", "accelerators", "cores", "temperature")
     for listing in listings:
         table.add_row(
-            listing.address,
-            listing.name,
-            _runtimes(listing),
+            Text(listing.address),
+            Text(_described(listing)),
+            Text(_runtimes(listing)),
+            ", ".join(listing.accelerators),
             ", ".join(map(str, listing.cores)) + ("" if listing.can_pin else " (no pinning)"),
-            ", ".join(listing.precisions),
+            Text(listing.temperature or ""),
         )
     console.stdout.print(table)
+    for listing in listings:
+        if listing.problem is not None:
+            text = f"{listing.address}: {listing.problem}"
+            console.stdout.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _described(listing: DeviceListing) -> str:
+    parts = [listing.kind, listing.name, listing.soc or "", listing.architecture or ""]
+    return "\n".join(part for part in parts if part)
 
 
 def _runtimes(listing: DeviceListing) -> str:

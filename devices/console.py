@@ -48,5 +48,6 @@ def exit_with_code(run: Callable[[], None]) -> None:
     try:
         run()
     except LatkitError as error:
-        stderr.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        told = "\n".join([f"error: {error}", *getattr(error, "__notes__", ())])
+        stderr.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

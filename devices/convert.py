@@ -7,10 +7,22 @@ import os
 import sys
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import DeviceError, LatkitError, UsageError
 from .files import write_atomically
-from .runtimes import find_runtime
+
+if TYPE_CHECKING:
+    import onnx
+
+SUFFIXES = {
+    "onnxruntime": ".onnx",
+    "torch": ".onnx",
+    "litert": ".tflite",
+    "benchmark_model-mean": ".tflite",
+    "benchmark_model-median": ".tflite",
+}
+"""What each runtime's model files end in."""
 
 
 def default_cache() -> Path:
@@ -22,22 +34,23 @@ def default_cache() -> Path:
     return root / "latkit"
 
 
-def prepare(path: Path, runtime: str, cache: Path) -> Path:
-    """The file that `runtime` eats: `path` itself, or its conversion, kept in `cache`.
+def prepare(path: Path, runtime: str, cache: Path, batch_size: int = 1) -> Path:
+    """The file that `runtime` eats, for inputs of `batch_size`: `path` or a cached one.
 
     A conversion is filed under the sha256 of the model and of the converter, so that neither an
     edited model nor a new converter meets an old file. Raises `UsageError` where the file is not
     there or can't be used on this runtime, `DeviceError` where it can't be converted.
     """
-    suffix = find_runtime(runtime).suffix
+    if runtime not in SUFFIXES:
+        raise DeviceError(f"there is no runtime {runtime!r}; there are {', '.join(SUFFIXES)}")
+    suffix = SUFFIXES[runtime]
     if not path.is_file():
         raise UsageError(f"there is no model file {path}")
-    if path.suffix == suffix:
+    if path.suffix == suffix and batch_size == 1:
         return path
     if path.suffix != ".onnx":
-        raise UsageError(
-            f"{path} can't run on {runtime}, which eats {suffix} files; give the .onnx file"
-        )
+        wanted = f"which eats {suffix} files" if path.suffix != suffix else "in another batch size"
+        raise UsageError(f"{path} can't run on {runtime}, {wanted}; give the .onnx file")
     import onnx
 
     try:
@@ -45,27 +58,37 @@ def prepare(path: Path, runtime: str, cache: Path) -> Path:
         content = model.SerializeToString()
     except Exception as error:
         raise UsageError(f"{path} is no ONNX model that can be read: {error}") from error
-    name = hashlib.sha256(content).hexdigest()
-    converted = cache / f"{name}-{_converter_sha256()[:16]}{suffix}"
+    name = f"{hashlib.sha256(content).hexdigest()}-{_converter_sha256()[:16]}"
+    converted = cache / f"{name}{'' if batch_size == 1 else f'-{batch_size}'}{suffix}"
     if converted.is_file():
         return converted
-    from .tflite import convert
-
     try:
-        flatbuffer = convert(model)
+        write_atomically(converted, _converted(model, suffix, batch_size))
     except LatkitError:
         raise
     except Exception as error:
         raise DeviceError(
             f"{path} can't be converted to {suffix}: {type(error).__name__}: {error}"
         ) from error
-    write_atomically(converted, flatbuffer)
     return converted
+
+
+def _converted(model: onnx.ModelProto, suffix: str, batch_size: int) -> bytes:
+    if batch_size != 1:
+        from .batch_size import with_batch_size
+
+        model = with_batch_size(model, batch_size)
+    if suffix == ".onnx":
+        return bytes(model.SerializeToString(deterministic=True))
+    from .tflite import convert
+
+    return convert(model)
 
 
 @lru_cache(maxsize=1)
 def _converter_sha256() -> str:
     digest = hashlib.sha256()
-    for source in sorted((Path(__file__).parent / "tflite").glob("*.py")):
+    folder = Path(__file__).parent
+    for source in (folder / "batch_size.py", *sorted((folder / "tflite").glob("*.py"))):
         digest.update(source.read_bytes())
     return digest.hexdigest()

@@ -14,6 +14,9 @@ CANARY_DRIFT_LIMIT = 0.03
 """A canary that is slower by more than this share repeats its round, or is named in a verdict."""
 
 
+FALLBACK = "+fallback"
+"""Behind an accelerator's name: models that it takes nothing of are timed all the same."""
+
 ModelKey = tuple[str, int]
 """Identity of a timed model: its id and the bytes evicted before each run."""
 
@@ -41,8 +44,11 @@ class Model:
 class Setup:
     """What a latency is a property of, besides the model: the key of every measurement.
 
-    Two setups that differ in any field are never mixed. `device` names the hardware, `cores` are
-    the processors that the runtime was pinned to (`None`: not pinned).
+    Two setups that differ in any field are never mixed. `device` names the hardware, `accelerator`
+    is the one asked for, `cores` are the processors that the runtime was pinned to (`None`: not
+    pinned), `batch_size` is the first dimension of every input. What an `emulated` device takes
+    says nothing of a real one. Behind the accelerator's name may stand a colon and the checksum of
+    its own library, and `FALLBACK` where models may run elsewhere: that is another setup.
     """
 
     device: str
@@ -52,21 +58,31 @@ class Setup:
     threads: int = 1
     cores: tuple[int, ...] | None = None
     precision: Precision = "float32"
+    batch_size: int = 1
+    emulated: bool = False
+
+    @property
+    def accelerator_name(self) -> str:
+        """The accelerator without what stands behind its name."""
+        return self.accelerator.removesuffix(FALLBACK).partition(":")[0]
 
     @property
     def key(self) -> str:
         """The setup as one line of text, equal exactly for equal setups."""
         cores = "any" if self.cores is None else "+".join(map(str, self.cores))
-        return "|".join(
-            (
-                self.device,
-                f"{self.runtime}-{self.runtime_version}",
-                self.accelerator,
-                f"threads={self.threads}",
-                f"cores={cores}",
-                self.precision,
-            )
-        )
+        parts = [
+            self.device,
+            f"{self.runtime}-{self.runtime_version}",
+            self.accelerator,
+            f"threads={self.threads}",
+            f"cores={cores}",
+            self.precision,
+        ]
+        if self.batch_size != 1:
+            parts.append(f"batch={self.batch_size}")
+        if self.emulated:
+            parts.append("emulated")
+        return "|".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +113,50 @@ class TimingProtocol:
 
 
 @dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the nodes of a model ran.
+
+    `accelerator` is the one used: the one that took nodes, `cpu` where none did. `partitions` are
+    the pieces it took, `delegated` the nodes in them, `nodes` all nodes; `None` where the runtime
+    doesn't tell.
+    """
+
+    accelerator: str
+    partitions: int | None = None
+    delegated: int | None = None
+    nodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a tool that gives no single samples told of `count` runs; times in nanoseconds.
+
+    `statistic` names what `value_ns` is. Means and medians are never mixed.
+    """
+
+    statistic: Literal["median", "mean"]
+    value_ns: float
+    count: int
+    minimum_ns: float | None = None
+    maximum_ns: float | None = None
+    deviation_ns: float | None = None
+    p5_ns: float | None = None
+    p95_ns: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
     """The timed runs of one model in one round.
 
     `samples_ns` are all of them; `preempted[i]` tells that the process lost its processor during
-    sample i; `None` where the host can't tell.
+    sample i; `None` where the host can't tell. Where only aggregates are known there are no
+    samples, but a `summary`. `placement` tells where the model ran; `None` where unknown.
     """
 
     samples_ns: tuple[int, ...]
     preempted: tuple[bool, ...] | None
+    placement: Placement | None = None
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True, slots=True)

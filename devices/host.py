@@ -143,7 +143,9 @@ def _instruction_sets() -> list[str]:
     fields = _processor_fields()
     known = ("sse4", "avx", "fma", "amx", "asimd", "neon", "fp16", "fphp", "sve", "sme", "i8mm")
     flags = (fields.get("flags") or fields["Features"]).split()
-    return sorted(flag for flag in flags if flag.startswith(known) or "bf16" in flag)
+    return sorted(
+        flag for flag in flags if flag != "smep" and (flag.startswith(known) or "bf16" in flag)
+    )
 
 
 def _caches() -> list[dict[str, Any]]:

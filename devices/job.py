@@ -13,36 +13,45 @@ CANARY = -1
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told when it starts. `models` are pairs of path and eviction bytes.
+    """The models that a worker loads: places of files, each with its eviction bytes.
 
-    Numbers in `skip` name models that are known to fail. `progress` is a file in which the worker
-    leaves what it is at, to be read if it dies.
+    Numbers in `skip` name models that are known to fail. `warmups` and `warmup_ms` are those of
+    `TimingProtocol`.
     """
 
-    runtime: str
-    threads: int
-    cores: tuple[int, ...] | None
     canary: str
     models: tuple[tuple[str, int], ...]
     skip: tuple[int, ...]
     warmups: int
     warmup_ms: float
-    runs: int
-    seed: int
+
+
+@dataclass(frozen=True)
+class HostJob:
+    """What a worker process of this host is told when it starts.
+
+    `progress` is a file in which the worker leaves what it is at, to be read if it dies.
+    """
+
+    runtime: str
+    threads: int
+    cores: tuple[int, ...] | None
     progress: str
+    job: Job
 
     def to_json(self) -> dict[str, Any]:
         """The job as plain JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Job:
+    def from_json(cls, values: dict[str, Any]) -> HostJob:
         """The job that `to_json` wrote."""
         given = {item.name: values[item.name] for item in fields(cls)}
         given["cores"] = None if given["cores"] is None else tuple(given["cores"])
-        given["models"] = tuple((path, size) for path, size in given["models"])
-        given["skip"] = tuple(given["skip"])
-        return cls(**given)
+        job = {item.name: values["job"][item.name] for item in fields(Job)}
+        job["models"] = tuple((place, size) for place, size in job["models"])
+        job["skip"] = tuple(job["skip"])
+        return cls(**{**given, "job": Job(**job)})
 
 
 class Progress:

@@ -15,7 +15,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .device import CANARY_DRIFT_LIMIT, ModelKey, Round, Setup, Visit
+from .device import (
+    CANARY_DRIFT_LIMIT,
+    ModelKey,
+    Placement,
+    Round,
+    Setup,
+    Summary,
+    Visit,
+)
 from .errors import DeviceError
 
 MINIMUM_ROUNDS = 6
@@ -48,6 +56,9 @@ class Measurement:
     over rounds of each round's median, so that a disturbed round weighs no more than a quiet one.
     Rounds in which the canary was slow are left out too, unless fewer than `MINIMUM_ROUNDS` are
     left: then all are used, and the verdict is noisy.
+
+    Where a tool gave summaries only, each round counts with its summary's value, which is what
+    `statistic` says: a mean, or a median.
     """
 
     model_id: str
@@ -61,13 +72,24 @@ class Measurement:
         return (self.model_id, self.eviction_bytes)
 
     @property
+    def statistic(self) -> Literal["median", "mean"]:
+        """What of a round's runs its value is: their median, or the mean that a tool told."""
+        summary = self._timed[0][1].summary
+        return "median" if summary is None else summary.statistic
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where the model ran: one place, or several where the runtime decided anew."""
+        return tuple(dict.fromkeys(visit.placement for _, visit in self._visits if visit.placement))
+
+    @property
     def median_ns(self) -> float:
-        """Median over rounds of the median of each round, in nanoseconds."""
+        """Median over rounds of the `statistic` of each round, in nanoseconds."""
         return float(np.median(self._round_medians_ns))
 
     @property
     def median_ms(self) -> float:
-        """Median over rounds of the median of each round, in milliseconds."""
+        """Median over rounds of the `statistic` of each round, in milliseconds."""
         return self.median_ns / 1e6
 
     @property
@@ -91,24 +113,24 @@ class Measurement:
         return float((high - low) / self.median_ns)
 
     @property
-    def p5_ns(self) -> float:
-        """5th percentile of all samples used, in nanoseconds."""
-        return float(np.percentile(self.samples_ns, 5))
+    def p5_ns(self) -> float | None:
+        """5th percentile of all samples used, in nanoseconds; `None` of summaries."""
+        return float(np.percentile(self.samples_ns, 5)) if self.samples_ns.size else None
 
     @property
-    def p95_ns(self) -> float:
-        """95th percentile of all samples used, in nanoseconds."""
-        return float(np.percentile(self.samples_ns, 95))
+    def p95_ns(self) -> float | None:
+        """95th percentile of all samples used, in nanoseconds; `None` of summaries."""
+        return float(np.percentile(self.samples_ns, 95)) if self.samples_ns.size else None
 
     @property
     def sample_count(self) -> int:
-        """How many samples are used."""
-        return len(self.samples_ns)
+        """How many runs are used."""
+        return len(self.samples_ns) + sum(item.count for item in self._summaries)
 
     @cached_property
     def samples_ns(self) -> NDArray[np.int64]:
-        """The samples used, in the order they were taken."""
-        return np.concatenate(self._used_samples_ns)
+        """The samples used, in the order they were taken; none of summaries."""
+        return np.concatenate([np.empty(0, np.int64), *self._used_samples_ns])
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -186,8 +208,14 @@ class Measurement:
                 used.append(samples)
         return used
 
+    @property
+    def _summaries(self) -> list[Summary]:
+        return [visit.summary for _, visit in self._visits if visit.summary is not None]
+
     @cached_property
     def _round_medians_ns(self) -> NDArray[np.float64]:
+        if self._summaries:
+            return np.array([item.value_ns for item in self._summaries])
         return np.array([np.median(samples) for samples in self._used_samples_ns])
 
     @property
@@ -238,13 +266,24 @@ class Measurement:
                 )
 
     def _notes(self) -> Iterator[str]:
+        if self._summaries:
+            yield f"from summaries: the {self.statistic} of each round's runs, no single samples"
+        asked = self.setup.accelerator_name
+        for place in self.placements if asked != "cpu" else ():
+            if place.accelerator != asked:
+                yield f"{asked} was asked for, and {place.accelerator} ran it"
+            elif None not in (place.delegated, place.nodes) and place.delegated != place.nodes:
+                yield (
+                    f"{place.delegated} of {place.nodes} nodes ran on {place.accelerator}, in "
+                    f"{place.partitions} partitions"
+                )
         if self._slow and self._leaves_slow_out:
             yield (
                 f"{len(self._slow)} of {len(self._timed)} rounds left out: the canary was slow by "
                 f"up to {max(self._slow.values()):.1%}"
             )
         unchecked = sum(visit.preempted is None for _, visit in self._visits)
-        if unchecked:
+        if unchecked and not self._summaries:
             yield f"preemption unchecked in {unchecked} of {len(self._visits)} rounds"
 
 
@@ -252,14 +291,22 @@ def measurement(model: ModelKey, setup: Setup, rounds: Sequence[Round]) -> Measu
     """What `rounds` say about a model. Rounds that were not accepted are left out.
 
     Raises `DeviceError` where no accepted round timed the model; it names the failure if there is
-    one.
+    one. Also where rounds give different statistics: they are never mixed.
     """
     accepted = tuple(
         item
         for item in rounds
         if item.accepted and (model in item.visits or model in item.failures)
     )
-    if not any(model in item.visits and item.visits[model].samples_ns for item in accepted):
+    visits = [item.visits[model] for item in accepted if model in item.visits]
+    kinds = {"samples" if visit.summary is None else visit.summary.statistic for visit in visits}
+    if len(kinds) > 1:
+        listed = ", ".join(sorted(kinds))
+        raise DeviceError(
+            f"{model[0]} on {setup.key} has rounds of several kinds, {listed}, which are never "
+            "mixed. Measure it into a new store."
+        )
+    if not any(is_timed(visit) for visit in visits):
         failures = [item.failures[model] for item in rounds if model in item.failures]
         cause = f"it failed: {failures[-1]}" if failures else "it has no accepted round; measure it"
         raise DeviceError(
@@ -267,6 +314,11 @@ def measurement(model: ModelKey, setup: Setup, rounds: Sequence[Round]) -> Measu
             f"{cause}"
         )
     return Measurement(model[0], setup, model[1], accepted)
+
+
+def is_timed(visit: Visit) -> bool:
+    """Whether a visit says how long its model takes."""
+    return bool(visit.samples_ns) or visit.summary is not None
 
 
 def _count_of(part: int, whole: int) -> str:

@@ -20,18 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .device import Setup
 from .errors import DeviceError, UsageError
 from .host import can_pin
 from .runtimes import (
-    INPUT_SEED,
     ONNX_DTYPES,
     OnnxRuntime,
     find_runtime,
+    numbered_input,
     onnx_session_options,
-    random_input,
 )
 
 RUNS = 50
@@ -143,10 +140,9 @@ def _profiled(path: Path, threads: int, runs: int, warmups: int, folder: Path) -
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    random = np.random.default_rng(INPUT_SEED)
     inputs = {
-        item.name: random_input(item.name, item.shape, ONNX_DTYPES[item.type], random)
-        for item in session.get_inputs()
+        item.name: numbered_input(number, item.name, item.shape, ONNX_DTYPES[item.type])
+        for number, item in enumerate(session.get_inputs())
     }
     for _ in range(warmups + runs):
         session.run(None, inputs)

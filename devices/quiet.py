@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,13 @@ class QuietWatch:
         quiet_ns = self._quiet_ns()
         assert quiet_ns is not None
         return canary_ns / quiet_ns - 1
+
+    def is_severe(self, samples_ns: Sequence[float], limit: float) -> bool:
+        """Whether these canaries' median is slower than the quiet device's by more than `limit`."""
+        quiet_ns = self._quiet_ns()
+        if quiet_ns is None or not samples_ns:
+            return False
+        return statistics.median(samples_ns) / quiet_ns - 1 > limit
 
     def wait(self, canary_ns: Callable[[], float]) -> None:
         """Time the canary until the device is quiet, or the wait is used up."""

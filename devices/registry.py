@@ -3,121 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
 
-from .cpu import CpuDevice
-from .device import Device, Precision
-from .errors import DeviceError, LatkitError
-from .host import allowed_cores, can_pin, hardware_name
-from .runtimes import RUNTIMES
+from .cpu import CpuKind
+from .device import Device
+from .errors import DeviceError
+from .kind import DeviceKind, DeviceListing
+from .options import DeviceOptions
 
 ENTRY_POINTS = "latkit.devices"
+DEFAULTS = DeviceOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceListing:
-    """A device that is there: its address, and what it can do.
-
-    `runtimes` maps the installed ones to their versions, `missing` the others to the reason.
-    """
-
-    address: str
-    name: str
-    runtimes: dict[str, str]
-    missing: dict[str, str]
-    cores: tuple[int, ...]
-    can_pin: bool
-    precisions: tuple[Precision, ...]
-
-
-class DeviceKind(Protocol):
-    """One kind of device: what the entry points of the group `latkit.devices` name.
-
-    The entry point's name is the part of an address before the first colon; `place` is the rest.
-    """
-
-    def open(
-        self,
-        place: str,
-        *,
-        runtime: str,
-        threads: int,
-        cores: tuple[int, ...] | None,
-        precision: Precision,
-    ) -> Device:
-        """The device at `place`; `DeviceError` where there is none."""
-
-    def found(self) -> list[DeviceListing]:
-        """The devices of this kind that are there now."""
-
-
-class CpuKind:
-    """This host's processor, at the address `cpu`."""
-
-    def open(
-        self,
-        place: str,
-        *,
-        runtime: str,
-        threads: int,
-        cores: tuple[int, ...] | None,
-        precision: Precision,
-    ) -> Device:
-        """The device; `place` must be empty."""
-        if place:
-            raise DeviceError(f"there is no device cpu:{place}; this host's processor is: cpu")
-        return CpuDevice(runtime=runtime, threads=threads, cores=cores, precision=precision)
-
-    def found(self) -> list[DeviceListing]:
-        """This host's processor, with the runtimes installed."""
-        versions: dict[str, str] = {}
-        missing: dict[str, str] = {}
-        for name, runtime in RUNTIMES.items():
-            try:
-                versions[name] = runtime.version()
-            except LatkitError as error:
-                missing[name] = str(error)
-        cores = allowed_cores()
-        listing = DeviceListing(
-            "cpu", hardware_name(), versions, missing, cores, can_pin(), ("float32",)
-        )
-        return [listing]
-
-
-def open_device(
-    address: str,
-    *,
-    runtime: str = "onnxruntime",
-    threads: int = 1,
-    cores: tuple[int, ...] | None = None,
-    precision: Precision = "float32",
-) -> Device:
+def open_device(address: str, options: DeviceOptions = DEFAULTS) -> Device:
     """The device at `address`, with a runtime and its options.
 
     Raises `DeviceError` where there is no such device, or the runtime is not installed.
     """
+    kind, place = _kind_of(address)
+    return kind.open(place, options)
+
+
+def device_name(address: str, options: DeviceOptions = DEFAULTS) -> str:
+    """What `Setup.device` says for the device at `address`; errors as `open_device`."""
+    kind, place = _kind_of(address)
+    return kind.name(place, options)
+
+
+def list_devices(options: DeviceOptions = DEFAULTS) -> list[DeviceListing]:
+    """All devices that are there now, and those that could be."""
+    return [listing for make in _kinds().values() for listing in make().found(options)]
+
+
+def _kind_of(address: str) -> tuple[DeviceKind, str]:
     name, _, place = address.partition(":")
     kinds = _kinds()
     if name not in kinds:
         known = ", ".join(sorted(kinds))
         raise DeviceError(f"there is no device {address!r}; the kinds of device are: {known}")
-    return kinds[name]().open(
-        place, runtime=runtime, threads=threads, cores=cores, precision=precision
-    )
-
-
-def list_devices() -> list[DeviceListing]:
-    """All devices that are there now."""
-    return [listing for make in _kinds().values() for listing in make().found()]
+    return kinds[name](), place
 
 
 def _kinds() -> dict[str, Callable[[], DeviceKind]]:
     """Our own kinds of device, and those that installed packages add; loaded when called."""
     added = {entry.name: partial(_load, entry) for entry in entry_points(group=ENTRY_POINTS)}
-    return {**added, "cpu": CpuKind}
+    return {"cpu": CpuKind, "adb": _phones, "cuda": _gpus, **added}
+
+
+def _phones() -> DeviceKind:
+    from .phone.kind import AdbKind
+
+    return AdbKind()
+
+
+def _gpus() -> DeviceKind:
+    from .cuda.device import CudaKind
+
+    return CudaKind()
 
 
 def _load(entry: EntryPoint) -> DeviceKind:

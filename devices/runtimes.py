@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .device import Placement
 from .errors import DeviceError, UsageError
-
-INPUT_SEED = 0
 
 ONNX_DTYPES = {
     "tensor(float)": "float32",
@@ -43,14 +43,25 @@ class Session(Protocol):
     run: Callable[[], Any]
     """One inference: the call that is timed."""
 
-    placement: str | None
-    """Which part of the model the accelerated kernels took; `None` where the runtime can't tell."""
+    placement: Placement | None
+    """Where the model's nodes run; `None` where the runtime can't tell."""
 
     def touch_input(self) -> None:
         """Write the inputs again, with the values they have: as the layer before would have."""
 
     def outputs(self) -> list[NDArray[Any]]:
         """Copies of what the last run gave."""
+
+
+@runtime_checkable
+class TimedSession(Session, Protocol):
+    """A session that has a clock and caches of its own, as a GPU's has."""
+
+    def timed_run(self) -> int:
+        """One inference, and the nanoseconds it took, waited for to its end."""
+
+    def evict(self, size_bytes: int) -> None:
+        """Have the accelerator's caches hold something else."""
 
 
 class Runtime(Protocol):
@@ -70,7 +81,7 @@ class Runtime(Protocol):
         """What `load` asks of the runtime."""
 
     def load(self, path: Path, threads: int) -> Session:
-        """Load a model, with random inputs of its own shapes and types (fixed seed)."""
+        """Load a model, with inputs of its own shapes and types."""
 
 
 def onnx_session_options(runtime: ModuleType, threads: int) -> Any:
@@ -92,14 +103,13 @@ class _OnnxSession:
     def __init__(self, runtime: ModuleType, path: Path, threads: int) -> None:
         options = onnx_session_options(runtime, threads)
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        random = np.random.default_rng(INPUT_SEED)
         self._bound: list[tuple[Any, NDArray[Any]]] = []
         self._inputs: list[NDArray[Any]] = []
         binding = session.io_binding()
-        for item in session.get_inputs():
+        for number, item in enumerate(session.get_inputs()):
             if item.type not in ONNX_DTYPES:
                 raise UsageError(f"input {item.name} of {path} is of type {item.type}")
-            values = random_input(item.name, item.shape, ONNX_DTYPES[item.type], random)
+            values = numbered_input(number, item.name, item.shape, ONNX_DTYPES[item.type])
             bound = runtime.OrtValue.ortvalue_from_numpy(values)
             binding.bind_ortvalue_input(item.name, bound)
             # The bound value may stand in the array's own memory, and must not outlive it.
@@ -112,7 +122,7 @@ class _OnnxSession:
         binding.clear_binding_outputs()
         for item, value in zip(session.get_outputs(), self._outputs, strict=True):
             binding.bind_ortvalue_output(item.name, value)
-        self.placement: str | None = None
+        self.placement: Placement | None = None
         self.run: Callable[[], Any] = partial(session.run_with_iobinding, binding)
 
     def touch_input(self) -> None:
@@ -152,7 +162,7 @@ class OnnxRuntime:
         }
 
     def load(self, path: Path, threads: int) -> Session:
-        """Load a model, with random inputs of its own shapes and types (fixed seed)."""
+        """Load a model, with inputs of its own shapes and types."""
         return _OnnxSession(_module(self, "onnxruntime"), path, threads)
 
 
@@ -162,12 +172,11 @@ class _LiteRtSession:
     def __init__(self, module: ModuleType, path: Path, threads: int) -> None:
         interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
         interpreter.allocate_tensors()
-        random = np.random.default_rng(INPUT_SEED)
         inputs = interpreter.get_input_details()
         self._tensors = [interpreter.tensor(item["index"]) for item in inputs]
-        for item, tensor in zip(inputs, self._tensors, strict=True):
+        for number, (item, tensor) in enumerate(zip(inputs, self._tensors, strict=True)):
             shape = [int(length) for length in item["shape"]]
-            tensor()[...] = random_input(item["name"], shape, item["dtype"], random)
+            tensor()[...] = numbered_input(number, item["name"], shape, item["dtype"])
         interpreter.invoke()
         self._interpreter = interpreter
         self.placement = _delegated(interpreter)
@@ -212,7 +221,7 @@ class LiteRt:
         }
 
     def load(self, path: Path, threads: int) -> Session:
-        """Load a model, with random inputs of its own shapes and types (fixed seed)."""
+        """Load a model, with inputs of its own shapes and types."""
         return _LiteRtSession(_module(self, f"{self._root()}.interpreter"), path, threads)
 
     def _root(self) -> str:
@@ -227,7 +236,15 @@ RUNTIMES: dict[str, Runtime] = {"onnxruntime": OnnxRuntime(), "litert": LiteRt()
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime of this name, installed or not; `DeviceError` lists the known ones."""
+    """The runtime of this name, installed or not; `DeviceError` lists the known ones.
+
+    A name with a GPU behind it, as in `torch@GPU-UUID`, is that runtime on the GPU.
+    """
+    name, _, gpu = name.partition("@")
+    if gpu:
+        from .cuda.runtimes import find_cuda_runtime
+
+        return find_cuda_runtime(name, gpu)
     if name not in RUNTIMES:
         raise DeviceError(f"there is no runtime {name!r}; there are {', '.join(RUNTIMES)}")
     return RUNTIMES[name]
@@ -254,13 +271,15 @@ def binary_sha256(runtime: Runtime) -> str | None:
     return None if binary is None else _file_sha256(binary, binary.stat().st_mtime_ns)
 
 
-def random_input(
-    name: str, shape: Sequence[int | str | None], dtype: Any, random: np.random.Generator
+def numbered_input(
+    number: int, name: str, shape: Sequence[int | str | None], dtype: Any
 ) -> NDArray[Any]:
-    """Values for one input: normal for floats, all values for 8 bits, 0 and 1 for wider integers.
+    """Values for input `number` of a model: the same on every device.
 
-    An open first dimension, the batch, becomes 1; another one is a `UsageError`. Wider integers
-    are often indices, where a large value would reach outside of a table.
+    Floats lie in [-1, 1), 8-bit integers take all values, wider ones and bools 0 and 1: they are
+    often indices, where a large value would reach outside of a table. Value i is SplitMix64's
+    output (Steele et al. 2014) for ((number + 1) << 40) + i. An open first dimension, the batch,
+    becomes 1; another one is a `UsageError`.
     """
     fixed = [1 if not isinstance(shape[0], int) else shape[0], *shape[1:]] if shape else []
     if not all(isinstance(length, int) and length > 0 for length in fixed):
@@ -269,28 +288,29 @@ def random_input(
         )
     size = tuple(int(length) for length in fixed if length is not None)
     kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return random.standard_normal(size, dtype=np.float32).astype(kind)
-    if kind.kind == "b":
-        return random.integers(0, 2, size).astype(kind)
-    if kind.kind not in "iu":
+    if kind.kind not in "fbiu":
         raise UsageError(f"input {name} is of type {kind}, which can't be filled")
-    if kind.itemsize == 1:
-        bounds = np.iinfo(kind)
-        return random.integers(bounds.min, bounds.max, size, dtype=kind, endpoint=True)
-    return random.integers(0, 2, size, dtype=kind)
+    mixed = np.arange(math.prod(size), dtype=np.uint64) + np.uint64((number + 1) << 40)
+    mixed += np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    if kind.kind == "f":
+        values = (mixed >> np.uint64(40)).astype(np.float64) * 2.0**-23 - 1
+        return np.asarray(values.astype(kind).reshape(size))
+    if kind.kind != "b" and kind.itemsize == 1:
+        return np.asarray((mixed & np.uint64(0xFF)).astype(np.uint8).view(kind).reshape(size))
+    return np.asarray((mixed & np.uint64(1)).astype(kind).reshape(size))
 
 
-def _delegated(interpreter: Any) -> str | None:
-    """How many nodes run in a delegate, read from the interpreter's execution plan."""
+def _delegated(interpreter: Any) -> Placement | None:
+    """How many pieces run in the XNNPACK delegate, read from the interpreter's execution plan."""
     try:
         operations = [item["op_name"] for item in interpreter._get_ops_details()]
     except (AttributeError, KeyError, ValueError):
         return None
     delegates = operations.count("DELEGATE")
-    if not delegates:
-        return "no delegate"
-    return f"{delegates} delegate partition{'s' if delegates > 1 else ''}"
+    return Placement("xnnpack" if delegates else "cpu", delegates)
 
 
 def _module(runtime: Runtime, name: str) -> ModuleType:

@@ -1,11 +1,10 @@
 """The process that times models on this host: `python -m latkit.devices.worker`.
 
-It speaks JSON lines. The first line it reads is a `Job`; it answers with what loaded. Then each
-line `{"round": index, "attempt": attempt}` has it visit all models once, and answer with the
+It speaks JSON lines. The first line it reads is a `HostJob`; it answers with what loaded. Then
+each line `{"plan": [[number, runs], ...]}` has it visit models in that order, and answer with the
 samples. At the end of its input, or when its parent is gone, it ends.
 
-The parent decides what a round is worth. The order of a round depends on the seed, the round and
-the attempt only.
+The parent decides what is visited when, and what a round is worth.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,13 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .host import activity, can_pin
-from .job import CANARY, Job, Progress
-from .runtimes import Session, find_runtime
+from .job import CANARY, HostJob, Progress
+from .runtimes import Session, TimedSession, find_runtime
 
-CANARY_SPOTS = 5
-"""How often a round runs the canary: first, last, and evenly between."""
-
-CANARY_RUNS = 5
 FEWEST_WARMUPS = 2
 SETTLE_S = 0.3
 """How long the canary runs untimed when a worker starts, so that frequencies and pages settle."""
@@ -102,11 +98,7 @@ def timed_runs(
 ) -> tuple[list[int], list[bool] | None]:
     """Run a model untimed to warm up, then `runs` times timed; nanoseconds, preempted."""
     run, clock = session.run, time.perf_counter_ns
-    warm_at = clock() + round(1e6 * warmup_ms)
-    for count in range(warmups):
-        if count >= FEWEST_WARMUPS and clock() > warm_at:
-            break
-        run()
+    warm_up(run, warmups, warmup_ms)
     samples: list[int] = []
     preempted: list[bool] = []
     for _ in range(runs):
@@ -123,26 +115,40 @@ def timed_runs(
     return samples, preempted if count_switches else None
 
 
-def visiting_order(seed: int, index: int, attempt: int, count: int) -> list[int]:
-    """The order in which a round visits its models."""
-    order = np.random.default_rng((seed, index, attempt)).permutation(count)
-    return [int(number) for number in order]
+def self_timed_runs(
+    session: TimedSession, eviction_bytes: int, warmups: int, warmup_ms: float, runs: int
+) -> list[int]:
+    """As `timed_runs`, where the session has a clock and caches of its own, as a GPU's has."""
+    warm_up(session.timed_run, warmups, warmup_ms)
+    samples: list[int] = []
+    for _ in range(runs):
+        if eviction_bytes:
+            session.evict(eviction_bytes)
+            session.touch_input()
+        samples.append(session.timed_run())
+    return samples
 
 
-def canary_spots(count: int) -> set[int]:
-    """Before which of `count` visits, and after the last one, the canary is run."""
-    return {round(spot * count / (CANARY_SPOTS - 1)) for spot in range(CANARY_SPOTS)}
+def warm_up(run: Callable[[], Any], warmups: int, warmup_ms: float) -> None:
+    """Run a model untimed: `warmups` times, a long one until the time is over."""
+    clock = time.perf_counter_ns
+    warm_at = clock() + round(1e6 * warmup_ms)
+    for count in range(warmups):
+        if count >= FEWEST_WARMUPS and clock() > warm_at:
+            break
+        run()
 
 
 class Worker:
     """Loaded models, and the way to time them."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._progress = Progress(Path(job.progress))
-        self._runtime = find_runtime(job.runtime)
-        self._count_switches = switch_counter(job.threads)
-        self._evictor = Evictor(max((size for _, size in job.models), default=0))
+    def __init__(self, told: HostJob) -> None:
+        self._told = told
+        self._job = told.job
+        self._progress = Progress(Path(told.progress))
+        self._runtime = find_runtime(told.runtime)
+        self._count_switches = switch_counter(told.threads)
+        self._evictor: Evictor | None = None
         self._sessions: dict[str, Session] = {}
         self._failures: dict[int, str] = {}
         self._parent = os.getppid()
@@ -150,11 +156,11 @@ class Worker:
     def load(self) -> dict[str, Any]:
         """Load all models and run each once; what failed, took how long, and was placed where."""
         first_run_ns: dict[int, int] = {}
-        placements: dict[int, str] = {}
+        placements: dict[int, dict[str, Any]] = {}
         self._progress.at(CANARY, "load")
-        self._sessions[self._job.canary] = self._runtime.load(
-            Path(self._job.canary), self._job.threads
-        )
+        canary = self._session(self._job.canary)
+        if not isinstance(canary, TimedSession):
+            self._evictor = Evictor(max((size for _, size in self._job.models), default=0))
         for number, (path, _) in enumerate(self._job.models):
             if number in self._job.skip:
                 continue
@@ -168,11 +174,11 @@ class Worker:
                 self._failures[number] = f"can't be loaded: {type(error).__name__}: {error}"
                 continue
             if session.placement is not None:
-                placements[number] = session.placement
+                placements[number] = asdict(session.placement)
         self._progress.at(CANARY, "settle")
         settled_at = time.perf_counter() + SETTLE_S
         while time.perf_counter() < settled_at:
-            self._sessions[self._job.canary].run()
+            canary.run()
         return {
             "failures": self._failures,
             "first_run_ns": first_run_ns,
@@ -180,55 +186,40 @@ class Worker:
             "pinned_to": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else None,
         }
 
-    def round(self, index: int, attempt: int) -> dict[str, Any]:
-        """Visit all models once, in a new order, the canary among them."""
+    def visit(self, plan: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Visit models in the order of `plan`, which gives their numbers and runs."""
         gc.collect()
-        before = activity(self._job.cores)
+        before = activity(self._told.cores)
         started_at, started = time.time(), time.perf_counter()
-        order = visiting_order(self._job.seed, index, attempt, len(self._job.models))
-        order = [number for number in order if number not in self._job.skip]
-        spots = canary_spots(len(order))
         visits: dict[int, tuple[list[int], list[bool] | None]] = {}
-        canary: list[int] = []
-        canary_preempted: list[bool] = []
+        canary: list[tuple[list[int], list[bool] | None]] = []
         walks: list[int | None] = []
-        for position in range(len(order) + 1):
-            if position in spots:
-                walks.append(self._evictor.timed_walk_ns())
-                samples, preempted = self._visit(CANARY, self._job.canary, 0, CANARY_RUNS)
-                canary += samples
-                canary_preempted += preempted or [False] * len(samples)
-            if position == len(order) or order[position] in self._failures:
+        for number, runs in plan:
+            if number == CANARY:
+                walks.append(self._evictor.timed_walk_ns() if self._evictor else None)
+                canary.append(self._visit(CANARY, self._job.canary, 0, runs))
                 continue
-            number = order[position]
+            if number in self._failures:
+                continue
             path, eviction_bytes = self._job.models[number]
             try:
-                visits[number] = self._visit(number, path, eviction_bytes, self._job.runs)
+                visits[number] = self._visit(number, path, eviction_bytes, runs)
             except Exception as error:
                 self._failures[number] = f"can't be run: {type(error).__name__}: {error}"
-        clean = [time for time, hit in zip(canary, canary_preempted, strict=True) if not hit]
         return {
             "started_at": started_at,
             "duration_s": time.perf_counter() - started,
-            "canary_ns": clean or canary,
-            "canary_preempted": sum(canary_preempted),
+            "canary": canary,
             "memory_walk_ns": [walk for walk in walks if walk is not None],
             "visits": visits,
             "failures": self._failures,
             "before": before,
-            "after": activity(self._job.cores),
+            "after": activity(self._told.cores),
         }
-
-    def canary(self) -> dict[str, Any]:
-        """The canary alone, as often as in a round."""
-        samples, preempted = self._visit(CANARY, self._job.canary, 0, CANARY_SPOTS * CANARY_RUNS)
-        hits = preempted or [False] * len(samples)
-        clean = [time for time, hit in zip(samples, hits, strict=True) if not hit]
-        return {"canary_ns": clean or samples}
 
     def _session(self, path: str) -> Session:
         if path not in self._sessions:
-            self._sessions[path] = self._runtime.load(Path(path), self._job.threads)
+            self._sessions[path] = self._runtime.load(Path(path), self._told.threads)
         return self._sessions[path]
 
     def _visit(
@@ -237,11 +228,16 @@ class Worker:
         if os.getppid() != self._parent:
             raise SystemExit("the process that asked for this is gone")
         self._progress.at(number, "run")
+        session, job = self._sessions[path], self._job
+        if isinstance(session, TimedSession):
+            samples = self_timed_runs(session, eviction_bytes, job.warmups, job.warmup_ms, runs)
+            return samples, None
+        assert self._evictor is not None
         return timed_runs(
-            self._sessions[path],
+            session,
             self._evictor.lines(eviction_bytes),
-            self._job.warmups,
-            self._job.warmup_ms,
+            job.warmups,
+            job.warmup_ms,
             runs,
             self._count_switches,
         )
@@ -252,10 +248,10 @@ def serve(questions: Iterator[str], answers: TextIO) -> None:
     first = next(questions, None)
     if first is None:
         return
-    job = Job.from_json(json.loads(first))
-    if job.cores is not None and can_pin():
-        os.sched_setaffinity(0, job.cores)
-    worker = Worker(job)
+    told = HostJob.from_json(json.loads(first))
+    if told.cores is not None and can_pin():
+        os.sched_setaffinity(0, told.cores)
+    worker = Worker(told)
     gc.disable()
     answer = worker.load()
     gc.freeze()
@@ -265,11 +261,7 @@ def serve(questions: Iterator[str], answers: TextIO) -> None:
         line = next(questions, None)
         if line is None:
             return
-        question = json.loads(line)
-        if "canary" in question:
-            answer = worker.canary()
-        else:
-            answer = worker.round(question["round"], question["attempt"])
+        answer = worker.visit(json.loads(line)["plan"])
 
 
 def main() -> None:

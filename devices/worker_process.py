@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .job import Job, read_progress
+from .device import Placement, Visit
+from .job import HostJob, read_progress
+from .rounds import Loaded, Plan, TimeoutOf, Visited, WorkerLostError
 
 POLL_S = 1.0
 """How often a waiting parent looks whether the worker still advances."""
@@ -24,23 +26,11 @@ END_TIMEOUT_S = 10
 STDERR_TAIL = 2000
 
 
-class WorkerLostError(Exception):
-    """The worker died or hangs. `number` is the model it was at, `None` where it was at none."""
-
-    def __init__(self, number: int | None, action: str, cause: str, killed: bool) -> None:
-        super().__init__(cause)
-        self.number = number
-        self.action = action
-        self.cause = cause
-        self.killed = killed
-        """Whether something outside of the model ended it: SIGKILL, as when memory runs out."""
-
-
 class WorkerProcess:
     """A running worker. `folder` holds its progress file and what it wrote to standard error."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
-        self._progress = Path(job.progress)
+    def __init__(self, told: HostJob, folder: Path) -> None:
+        self._progress = Path(told.progress)
         self._progress.unlink(missing_ok=True)
         self._stderr_path = folder / "stderr"
         # No thread pool of numpy's stands beside the one that is timed.
@@ -58,21 +48,37 @@ class WorkerProcess:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._job = job
+        self._told = told
 
-    def start(self, timeout_s: float) -> dict[str, Any]:
+    def load(self, timeout_s: float) -> Loaded:
         """Hand over the job and wait until all models are loaded."""
-        return self._ask(self._job.to_json(), lambda _: timeout_s)
+        answer = self._ask(self._told.to_json(), lambda _: timeout_s)
+        return Loaded(
+            failures=_by_number(answer["failures"]),
+            first_run_ns=_by_number(answer["first_run_ns"]),
+            placements={
+                number: Placement(**values)
+                for number, values in _by_number(answer["placements"]).items()
+            },
+            context={"pinned_to": answer["pinned_to"]},
+        )
 
-    def round(
-        self, index: int, attempt: int, timeout_s: Callable[[int | None], float]
-    ) -> dict[str, Any]:
-        """Have one round done. `timeout_s(number)` bounds the visit of each model."""
-        return self._ask({"round": index, "attempt": attempt}, timeout_s)
-
-    def canary(self, timeout_s: Callable[[int | None], float]) -> dict[str, Any]:
-        """Have the canary alone timed."""
-        return self._ask({"canary": True}, timeout_s)
+    def visit(self, plan: Plan, timeout_s: TimeoutOf) -> Visited:
+        """Have models visited. `timeout_s(number)` bounds the visit of each."""
+        answer = self._ask({"plan": list(plan)}, timeout_s)
+        visits = _by_number(answer["visits"])
+        return Visited(
+            started_at=answer["started_at"],
+            duration_s=answer["duration_s"],
+            canary=tuple(_visit(*values) for values in answer["canary"]),
+            visits={number: _visit(*values) for number, values in visits.items()},
+            failures=_by_number(answer["failures"]),
+            context={
+                "before": answer["before"],
+                "after": answer["after"],
+                "memory_walk_ns": answer["memory_walk_ns"],
+            },
+        )
 
     def end(self) -> None:
         """End the process now, whatever it is at: it holds nothing that could be lost."""
@@ -90,7 +96,7 @@ class WorkerProcess:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _ask(self, question: Any, timeout_s: Callable[[int | None], float]) -> dict[str, Any]:
+    def _ask(self, question: Any, timeout_s: TimeoutOf) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
@@ -137,3 +143,11 @@ class WorkerProcess:
             return WorkerLostError(None, "start", cause, killed)
         _, number, action = progress
         return WorkerLostError(number if number >= 0 else None, action, cause, killed)
+
+
+def _by_number(values: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(number): value for number, value in values.items()}
+
+
+def _visit(samples_ns: Sequence[int], preempted: Sequence[bool] | None) -> Visit:
+    return Visit(tuple(samples_ns), None if preempted is None else tuple(preempted))

@@ -1,19 +1,21 @@
-"""The verbs `profile`, `table`, `fit` and `predict` of the command."""
+"""The verbs `table`, `fit` and `predict` of the command, and those of `profile_cli`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..devices.console import exit_with_code, print_json, progress_bar, stdout
-from ..devices.device import Device, TimingProtocol
-from ..devices.errors import DeviceError, UnstableError, UsageError
-from ..devices.per_op import OperationTimes, operation_times
-from . import output
+from ..devices.console import exit_with_code, print_json, stdout
+from ..devices.device import TimingProtocol
+from ..devices.errors import UsageError
+from . import output, profile_cli
 from .options import (
+    AllowEmulatedOption,
+    AnyAcceleratorOption,
+    AnyBatchSizeOption,
     AnyDeviceOption,
     AnyPrecisionOption,
     AnyRuntimeOption,
@@ -22,29 +24,23 @@ from .options import (
     CalibrationNetworksOption,
     ClassesOption,
     CoresOption,
-    DeviceOption,
     EvictionOption,
     HeldOutNetworksOption,
     JsonOption,
     OutputOption,
-    PrecisionOption,
-    RuntimeOption,
     SeedOption,
+    SetupChoice,
     SpaceOption,
     StoreOption,
-    ThreadsOption,
-    check_setup,
-    choose_setup,
-    open_chosen,
     parse_numbers,
+    refuse_emulated,
 )
 from .predicting import load_estimator
-from .profile import Request, profile
 from .space_plan import Plan
-from .space_profile import build_space_profile, profile_space
+from .space_profile import build_space_profile
 from .spaces import load_space, network_of
 from .store import Store
-from .subject import ModelFile, Subject, read_block_list, subject_id, subject_label, subject_to_json
+from .subject import Subject, read_block_list, subject_label, subject_to_json
 
 DEFAULT_STORE = "latkit.sqlite"
 PROTOCOL = TimingProtocol()
@@ -52,94 +48,10 @@ PROTOCOL = TimingProtocol()
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this folder to the command."""
-    app.command("profile")(profile_verb)
+    profile_cli.register(app)
     app.command("table")(table_verb)
     app.command("fit")(fit_verb)
     app.command("predict")(predict_verb)
-
-
-def profile_verb(
-    models: Annotated[
-        list[Path] | None, typer.Argument(help="Model files: .onnx, .tflite.")
-    ] = None,
-    space: SpaceOption = None,
-    classes: ClassesOption = None,
-    blocks: BlocksOption = None,
-    device: DeviceOption = "cpu",
-    runtime: RuntimeOption = "onnxruntime",
-    threads: ThreadsOption = 1,
-    cores: CoresOption = None,
-    precision: PrecisionOption = "float32",
-    store: StoreOption = DEFAULT_STORE,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds for each model.")] = PROTOCOL.rounds,
-    processes: Annotated[
-        int, typer.Option(min=1, help="Fresh processes that the rounds are spread over.")
-    ] = PROTOCOL.processes,
-    runs: Annotated[
-        int, typer.Option(min=1, help="Timed runs of each model in a round.")
-    ] = PROTOCOL.runs,
-    eviction_bytes: EvictionOption = None,
-    calibration_networks: CalibrationNetworksOption = 16,
-    held_out_networks: HeldOutNetworksOption = 24,
-    seed: SeedOption = 0,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="End with exit code 4 unless all are stable.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try models again that failed before.")
-    ] = False,
-    per_op: Annotated[
-        bool, typer.Option("--per-op", help="Also the time of each operation of model files.")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
-    """Time a space, blocks or model files on a device, as far as the store lacks them.
-
-    A run that was cut off goes on where it was when it is started again.
-    """
-
-    def run() -> None:
-        protocol = TimingProtocol(rounds, processes, runs)
-        given = [space is not None, blocks is not None, bool(models)]
-        if sum(given) != 1:
-            raise UsageError("give one of --space NAME, --blocks FILE.json, or model files")
-        if per_op and not models:
-            raise UsageError("--per-op is for model files")
-        if space is not None and (eviction_bytes is not None or retry_failed):
-            raise UsageError("--eviction-bytes and --retry-failed do not go with --space")
-        if models and eviction_bytes:
-            raise UsageError("model files are timed as they are called: without --eviction-bytes")
-        requests: list[Request] = []
-        if blocks is not None:
-            requests = [(block, eviction_bytes or 0) for block in read_block_list(blocks)]
-        elif models:
-            requests = [(ModelFile.read(path), 0) for path in models]
-        chosen = None if space is None else load_space(space, classes)
-        opened = open_chosen(device, runtime, threads, cores, precision)
-        with Store(store) as kept:
-            if chosen is None:
-                _profile_models(
-                    opened, requests, kept, protocol, strict, retry_failed, per_op, json
-                )
-                return
-            with progress_bar() as progress:
-                result = profile_space(
-                    chosen,
-                    opened,
-                    kept,
-                    protocol,
-                    progress,
-                    strict=strict,
-                    calibration_networks=calibration_networks,
-                    held_out_networks=held_out_networks,
-                    seed=seed,
-                )
-            if json:
-                print_json(output.space_json(result))
-            else:
-                output.print_space(result)
-
-    exit_with_code(run)
 
 
 def table_verb(
@@ -154,17 +66,23 @@ def table_verb(
     threads: AnyThreadsOption = None,
     cores: CoresOption = None,
     precision: AnyPrecisionOption = None,
+    accelerator: AnyAcceleratorOption = None,
+    batch_size: AnyBatchSizeOption = None,
     calibration_networks: CalibrationNetworksOption = 16,
     held_out_networks: HeldOutNetworksOption = 24,
     seed: SeedOption = 0,
+    allow_emulated: AllowEmulatedOption = False,
     json: JsonOption = False,
 ) -> None:
     """Build a latency table from the store, and print how well it predicts networks."""
 
+    choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
+
     def run() -> None:
         chosen = load_space(space, classes)
         with Store(store, create=False) as kept:
-            setup = choose_setup(kept, device, runtime, threads, cores, precision)
+            setup = choice.choose(kept)
+            refuse_emulated(setup, allow_emulated)
             plan = Plan.draw(chosen, calibration_networks, held_out_networks, seed=seed)
             result = build_space_profile(kept, setup, chosen, plan)
         result.table.save(output_path)
@@ -185,17 +103,23 @@ def fit_verb(
     threads: AnyThreadsOption = None,
     cores: CoresOption = None,
     precision: AnyPrecisionOption = None,
+    accelerator: AnyAcceleratorOption = None,
+    batch_size: AnyBatchSizeOption = None,
     eviction_bytes: EvictionOption = None,
     seed: SeedOption = 0,
+    allow_emulated: AllowEmulatedOption = False,
     json: JsonOption = False,
 ) -> None:
     """Fit a predictor to all measured blocks, and print its cross-validated error."""
+
+    choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
 
     def run() -> None:
         from .predicting import fit_predictor
 
         with Store(store, create=False) as kept:
-            setup = choose_setup(kept, device, runtime, threads, cores, precision)
+            setup = choice.choose(kept)
+            refuse_emulated(setup, allow_emulated)
             fitted = fit_predictor(kept, setup, eviction_bytes, seed)
         fitted.predictor.save(output_path)
         if json:
@@ -239,6 +163,8 @@ def predict_verb(
     threads: AnyThreadsOption = None,
     cores: CoresOption = None,
     precision: AnyPrecisionOption = None,
+    accelerator: AnyAcceleratorOption = None,
+    batch_size: AnyBatchSizeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Predict the latency of blocks, or of an architecture of a space, without the device.
@@ -246,9 +172,11 @@ def predict_verb(
     With --device, or another of its options, a table of any other setup is refused.
     """
 
+    choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
+
     def run() -> None:
         estimator = load_estimator(table, predictor)
-        check_setup(estimator.setup, estimator.name, device, runtime, threads, cores, precision)
+        choice.check(estimator.setup, estimator.name)
         subjects: list[Subject]
         if blocks is not None and space is None and architecture is None:
             subjects = [*read_block_list(blocks)]
@@ -273,58 +201,3 @@ def predict_verb(
             output.print_estimates(estimator.setup.key, labelled)
 
     exit_with_code(run)
-
-
-def _profile_models(
-    device: Device,
-    requests: list[Request],
-    store: Store,
-    protocol: TimingProtocol,
-    strict: bool,
-    retry_failed: bool,
-    per_op: bool,
-    json: bool,
-) -> None:
-    """Time blocks or files and print what came; only then raise what must end the command."""
-    unstable: UnstableError | None = None
-    with progress_bar() as progress:
-        try:
-            result = profile(
-                device,
-                requests,
-                store,
-                protocol,
-                strict=strict,
-                retry_failed=retry_failed,
-                progress=progress,
-            )
-        except UnstableError as error:
-            unstable = error
-            result = profile(device, requests, store, protocol)  # All is stored: times nothing.
-    subjects = {(subject_id(subject), size): subject for subject, size in requests}
-    operations: dict[str, OperationTimes] = {}
-    if per_op:
-        operations = {
-            str(subject.path): operation_times(subject.path, device.setup)
-            for key, subject in subjects.items()
-            if isinstance(subject, ModelFile) and key in result.measurements
-        }
-    if json:
-        data: dict[str, Any] = output.profile_json(device.setup, result, subjects)
-        if per_op:
-            data["per_op"] = {
-                path: {**asdict(times), "sum_ms": times.sum_ms, "remainder_ms": times.remainder_ms}
-                for path, times in operations.items()
-            }
-        print_json(data)
-    else:
-        output.print_profile(device.setup, result, subjects)
-        for path, times in operations.items():
-            output.print_operations(path, times)
-    if result.failures:
-        (model, _), cause = next(iter(result.failures.items()))
-        raise DeviceError(
-            f"{len(result.failures)} of {len(subjects)} models failed. The first, {model}: {cause}"
-        )
-    if unstable is not None:
-        raise unstable

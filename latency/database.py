@@ -2,6 +2,7 @@
 
 History of the format:
   1  meta, subjects, setups, contexts, rounds, visits, failures, discards
+  2  notes: where a visit's model ran, and summaries; setups have batch_size and emulated
 
 Rows are only ever added. Rows that hold a measurement carry a CRC-32 of their content, since
 SQLite notices a damaged page only where its structure broke.
@@ -36,13 +37,14 @@ from sqlalchemy import (
     inspect,
     make_url,
     select,
+    update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
 
 FORMAT = "latkit.store"
-VERSION = 1
+VERSION = 2
 FULL_BELOW_BYTES = 2**16
 """A disk with less free space is full: SQLite could not even grow its shared memory on it."""
 
@@ -104,6 +106,15 @@ visits = Table(
     Column("eviction_bytes", BigInteger, primary_key=True),
     Column("samples_ns", Text, nullable=False),
     Column("preempted", Text),
+    Column("crc", BigInteger, nullable=False),
+)
+notes = Table(
+    "notes",
+    _tables,
+    Column("round_id", ForeignKey("rounds.id"), primary_key=True),
+    Column("subject_id", ForeignKey("subjects.id"), primary_key=True, index=True),
+    Column("eviction_bytes", BigInteger, primary_key=True),
+    Column("json", Text, nullable=False),
     Column("crc", BigInteger, nullable=False),
 )
 failures = Table(
@@ -192,7 +203,10 @@ class Database:
             raise UsageError(f"{self.name} is a database, but no latkit store. Name another file.")
         with self.reading() as connection:
             found = connection.execute(select(meta.c.format, meta.c.version)).all()
-        self._check_version([tuple(row) for row in found])
+        if self._checked_version([tuple(row) for row in found]) < VERSION:
+            with self.writing() as connection:
+                _tables.create_all(connection)
+                connection.execute(update(meta).values(version=VERSION))
 
     def _create(self, connection: Connection) -> None:
         # Another process may have made it since we looked; writers wait for one another.
@@ -206,7 +220,7 @@ class Database:
             if problems and problems[0][0] != "ok":
                 raise self.damaged(f"{pragma.partition('(')[0]} says {tuple(problems[0])}")
 
-    def _check_version(self, found: list[tuple[Any, ...]]) -> None:
+    def _checked_version(self, found: list[tuple[Any, ...]]) -> int:
         match found:
             case [(str() as name, int() as version)] if name == FORMAT and version >= 1:
                 if version > VERSION:
@@ -214,6 +228,7 @@ class Database:
                         f"the store {self.name} has version {version}; this latkit reads up to "
                         f"{VERSION}. Install a newer latkit."
                     )
+                return version
             case _:
                 raise self.damaged(f"its format reads {found}")
 

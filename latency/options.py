@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
 
-from ..devices.device import Device, Precision, Setup
+from ..devices.device import Precision, Setup
 from ..devices.errors import LatkitError, UsageError
-from ..devices.registry import open_device
+from ..devices.options import DeviceOptions
+from ..devices.registry import device_name
 from .store import Store
 
 DeviceOption = Annotated[
     str, typer.Option("--device", help="Address of the device: cpu, cuda:0, adb:SERIAL.")
 ]
+DevicesOption = Annotated[
+    list[str],
+    typer.Option(
+        "--device", help="Address of a device: cpu, cuda:0, adb:SERIAL. Several at once: repeat it."
+    ),
+]
 RuntimeOption = Annotated[
-    str, typer.Option("--runtime", help="Inference runtime: onnxruntime or litert.")
+    str | None,
+    typer.Option(
+        "--runtime", help="Inference runtime: onnxruntime, litert, torch. Default: the device's."
+    ),
+]
+AcceleratorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerator",
+        help="On a phone: cpu, xnnpack, nnapi, gpu, gpu:LIBRARY.so, plugin:LIBRARY.so.",
+    ),
+]
+AllowFallbackOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-fallback", help="Time models also where the accelerator takes none of their nodes."
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="First dimension of every model's inputs.")
+]
+RuntimeLibraryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime-library", help="A phone's runtime: onnxruntime's or TFLite's .aar or .so."
+    ),
+]
+BenchmarkModelOption = Annotated[
+    Path | None,
+    typer.Option("--benchmark-model", help="TFLite's benchmark_model program for the phone."),
+]
+AdbOption = Annotated[
+    Path | None, typer.Option("--adb", help="The adb program. Default: the one on the PATH.")
+]
+AllowEmulatedOption = Annotated[
+    bool,
+    typer.Option("--allow-emulated", help="Accept measurements of an emulated device."),
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
 CoresOption = Annotated[
@@ -72,6 +115,12 @@ AnyThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="How many threads of the runtime.")
 ]
 AnyPrecisionOption = Annotated[str | None, typer.Option("--precision", help="Which precision.")]
+AnyAcceleratorOption = Annotated[
+    str | None, typer.Option("--accelerator", help="Which accelerator.")
+]
+AnyBatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Which batch size.")
+]
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:
@@ -97,77 +146,96 @@ def parse_precision(text: str) -> Precision:
     return cast(Precision, text)
 
 
-def open_chosen(
-    device: str, runtime: str, threads: int, cores: str | None, precision: str
-) -> Device:
-    """The device that the options name."""
-    return open_device(
-        device,
-        runtime=runtime,
-        threads=threads,
-        cores=parse_cores(cores),
-        precision=parse_precision(precision),
-    )
-
-
-def choose_setup(
-    store: Store,
-    device: str | None,
+def device_options(
     runtime: str | None,
-    threads: int | None,
+    threads: int,
     cores: str | None,
-    precision: str | None,
-) -> Setup:
-    """The one setup of the store that fits the options given.
-
-    Raises `UsageError`, listing the setups, where none or more than one does.
-    """
-    known = store.setups()
-    found = [
-        setup
-        for setup in known
-        if runtime in (None, setup.runtime)
-        and threads in (None, setup.threads)
-        and parse_cores(cores) in (None, setup.cores)
-        and precision in (None, setup.precision)
-    ]
-    if device is not None:
-        found = [setup for setup in found if _is_device(device, setup)]
-    if len(found) == 1:
-        return found[0]
-    listed = "\n  ".join(setup.key for setup in (found or known)) or "none; profile something first"
-    problem = "several setups" if found else "no setup"
-    raise UsageError(
-        f"the store {store} holds {problem} that fit. Choose one by --device, --runtime, "
-        f"--threads, --cores and --precision. It holds\n  {listed}"
+    precision: str,
+    accelerator: str | None,
+    allow_fallback: bool,
+    batch_size: int,
+    runtime_library: Path | None,
+    benchmark_model: Path | None,
+    adb: Path | None,
+) -> DeviceOptions:
+    """What devices are opened with, from the command's options."""
+    return DeviceOptions(
+        runtime,
+        threads,
+        parse_cores(cores),
+        parse_precision(precision),
+        accelerator,
+        allow_fallback,
+        batch_size,
+        runtime_library,
+        benchmark_model,
+        adb,
     )
 
 
-def check_setup(
-    holds_for: Setup,
-    what: str,
-    device: str | None,
-    runtime: str | None,
-    threads: int | None,
-    cores: str | None,
-    precision: str | None,
-) -> None:
-    """Raise `UsageError`, naming both, where `what` was not made for the setup of the options.
-
-    What the options leave open is as in `holds_for`.
-    """
-    asked = replace(
-        holds_for,
-        device=holds_for.device if device is None or _is_device(device, holds_for) else device,
-        runtime=runtime or holds_for.runtime,
-        threads=threads or holds_for.threads,
-        cores=holds_for.cores if cores is None else parse_cores(cores),
-        precision=holds_for.precision if precision is None else parse_precision(precision),
-    )
-    if asked != holds_for:
+def refuse_emulated(setup: Setup, allow_emulated: bool) -> None:
+    """Raise `UsageError` where a setup is an emulated device's and that was not asked for."""
+    if setup.emulated and not allow_emulated:
         raise UsageError(
-            f"{what} was made for {holds_for.key}, and you ask for {asked.key}. Take one that was "
-            "made for that device, or leave the options out."
+            f"{setup.key} is an emulated device: what it takes says nothing of a real phone. Give "
+            "--allow-emulated where that is what you want."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetupChoice:
+    """What the options of a verb say of a setup that exists already; `None` where nothing.
+
+    `device` is an address or a part of a name.
+    """
+
+    device: str | None = None
+    runtime: str | None = None
+    threads: int | None = None
+    cores: str | None = None
+    precision: str | None = None
+    accelerator: str | None = None
+    batch_size: int | None = None
+
+    def choose(self, store: Store) -> Setup:
+        """The one setup of the store that fits; `UsageError`, listing them, where not just one."""
+        known = store.setups()
+        found = [setup for setup in known if self.applied(setup) == setup]
+        if len(found) == 1:
+            return found[0]
+        listed = [setup.key for setup in (found or known)] or ["none; profile something first"]
+        raise UsageError(
+            f"the store {store} holds {'several setups' if found else 'no setup'} that fit. Choose "
+            "one by --device, --runtime, --threads, --cores, --precision, --accelerator and "
+            "--batch-size. It holds\n  " + "\n  ".join(listed)
+        )
+
+    def check(self, holds_for: Setup, what: str) -> None:
+        """Raise `UsageError`, naming both, where `what` was not made for the setup asked for."""
+        asked = self.applied(holds_for)
+        if asked != holds_for:
+            raise UsageError(
+                f"{what} was made for {holds_for.key}, and you ask for {asked.key}. Take one that "
+                "was made for that device, or leave the options out."
+            )
+
+    def applied(self, setup: Setup) -> Setup:
+        """The setup with what the options say in place of its own values."""
+        accelerator = setup.accelerator
+        if self.accelerator not in (None, accelerator, setup.accelerator_name):
+            accelerator = str(self.accelerator)
+        is_device = self.device is None or _is_device(self.device, setup)
+        return replace(
+            setup,
+            device=setup.device if is_device else str(self.device),
+            runtime=self.runtime or setup.runtime,
+            threads=self.threads or setup.threads,
+            cores=setup.cores if self.cores is None else parse_cores(self.cores),
+            precision=setup.precision
+            if self.precision is None
+            else parse_precision(self.precision),
+            accelerator=accelerator,
+            batch_size=self.batch_size or setup.batch_size,
         )
 
 
@@ -176,6 +244,6 @@ def _is_device(text: str, setup: Setup) -> bool:
     if text.lower() in setup.device.lower():
         return True
     try:
-        return open_device(text, runtime=setup.runtime).setup.device == setup.device
+        return device_name(text) == setup.device
     except LatkitError:
         return False

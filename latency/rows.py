@@ -12,7 +12,15 @@ import numpy as np
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
-from ..devices.device import ModelKey, Round, Setup, TimingProtocol, Visit
+from ..devices.device import (
+    ModelKey,
+    Placement,
+    Round,
+    Setup,
+    Summary,
+    TimingProtocol,
+    Visit,
+)
 
 Values = dict[str, Any]
 
@@ -71,6 +79,20 @@ def visit_values(round_id: int, subject_id: int, eviction_bytes: int, visit: Vis
     )
 
 
+def note_values(round_id: int, subject_id: int, eviction_bytes: int, visit: Visit) -> Values:
+    """The row of what else is known of a visit: where the model ran, and a tool's summary."""
+    known = {"placement": visit.placement, "summary": visit.summary}
+    noted = {name: asdict(value) for name, value in known.items() if value is not None}
+    return with_crc(
+        {
+            "round_id": round_id,
+            "subject_id": subject_id,
+            "eviction_bytes": int(eviction_bytes),
+            "json": to_text(noted),
+        }
+    )
+
+
 def failure_values(round_id: int, subject_id: int, eviction_bytes: int, cause: str) -> Values:
     """The row of a model's failure in a round."""
     return with_crc(
@@ -109,12 +131,18 @@ def read_round(
     )
 
 
-def read_visit(row: Row[Any]) -> Visit:
-    """The visit of a row."""
+def read_visit(row: Row[Any], note: str | None = None) -> Visit:
+    """The visit of a row, and of its note where it has one."""
     preempted = None
     if row.preempted is not None:
         preempted = tuple(letter == "1" for letter in row.preempted)
-    return Visit(tuple(json.loads(row.samples_ns)), preempted)
+    noted = {} if note is None else json.loads(note)
+    return Visit(
+        tuple(json.loads(row.samples_ns)),
+        preempted,
+        Placement(**noted["placement"]) if "placement" in noted else None,
+        Summary(**noted["summary"]) if "summary" in noted else None,
+    )
 
 
 def read_setup(text: str) -> Setup:

@@ -86,8 +86,11 @@ def profile_space(
     held_out_networks: int = 24,
     eviction_candidates: Sequence[int] = EVICTION_CANDIDATES,
     seed: int = 0,
+    label: str = "",
 ) -> SpaceProfile:
     """Time what a table of `space` needs, as far as the store lacks it, and build the table.
+
+    `label` begins the descriptions that `progress` shows.
 
     Raises `DeviceError` where the device is lost or too little could be timed, `UnstableError`
     with `strict` where a verdict is not stable, `UsageError` as `Plan.draw`.
@@ -100,7 +103,7 @@ def profile_space(
         protocol,
         strict=strict,
         progress=progress,
-        description="networks, and how to time blocks",
+        description=f"{label}networks, and how to time blocks",
     )
     chosen = _choice(store.all_measurements(device.setup), plan, device.setup, space)
     profile(
@@ -110,7 +113,7 @@ def profile_space(
         protocol,
         strict=strict,
         progress=progress,
-        description="blocks",
+        description=f"{label}blocks",
     )
     return build_space_profile(store, device.setup, space, plan)
 
@@ -261,9 +264,9 @@ def _covered_sizes(
 def _probed_grid(found: Mapping[ModelKey, Measurement]) -> int:
     """The channel grid, by the quickest runs: it is a runtime's, however busy the device was."""
     probes = [
-        (block.expanded_channels, found[block.key, 0].p5_ns / 1e6)
+        (block.expanded_channels, (item.p5_ns or item.median_ns) / 1e6)
         for block in probe_blocks()
-        if (block.key, 0) in found
+        if (item := found.get((block.key, 0))) is not None
     ]
     if not probes:
         return DEFAULT_GRID

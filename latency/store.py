@@ -18,13 +18,16 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func
 from ..devices.convert import default_cache
 from ..devices.device import ModelKey, Round, Setup, TimingProtocol, Visit
 from ..devices.errors import UsageError
-from ..devices.measurement import Measurement, measurement
+from ..devices.measurement import Measurement, is_timed, measurement
 from . import database, rows
 from .database import Database
 from .subject import Subject, subject_from_json, subject_id, subject_to_json
 
+DEFAULT_STORE = "latkit.sqlite"
+
 FRAME_COLUMNS = [
     *("model", "eviction_bytes", "median_ms", "low_ms", "high_ms", "spread", "p5_ms", "p95_ms"),
+    "statistic",
     *("samples", "rounds", "verdict", "reasons"),
     *(item.name for item in fields(Setup)),
 ]
@@ -115,7 +118,16 @@ class Store:
                 rows.failure_values(round_id, self._known(connection, model), size, cause)
                 for (model, size), cause in item.failures.items()
             ]
-            for table, added in ((database.visits, visits), (database.failures, failures)):
+            notes = [
+                rows.note_values(round_id, self._known(connection, model), size, visit)
+                for (model, size), visit in item.visits.items()
+                if visit.placement is not None or visit.summary is not None
+            ]
+            for table, added in (
+                (database.visits, visits),
+                (database.notes, notes),
+                (database.failures, failures),
+            ):
                 if added:
                     connection.execute(insert(table), added)
 
@@ -236,7 +248,7 @@ class Store:
         timed: set[ModelKey] = set()
         for item in self._load(setup, None, eviction_bytes):
             if item.accepted:
-                timed.update(key for key, visit in item.visits.items() if visit.samples_ns)
+                timed.update(key for key, visit in item.visits.items() if is_timed(visit))
                 for key in item.visits.keys() | item.failures.keys():
                     by_model.setdefault(key, []).append(item)
         return {key: measurement(key, setup, by_model[key]) for key in sorted(timed)}
@@ -275,8 +287,9 @@ class Store:
                 "low_ms": item.low_ms,
                 "high_ms": item.high_ms,
                 "spread": item.spread,
-                "p5_ms": item.p5_ns / 1e6,
-                "p95_ms": item.p95_ns / 1e6,
+                "p5_ms": None if item.p5_ns is None else item.p5_ns / 1e6,
+                "p95_ms": None if item.p95_ns is None else item.p95_ns / 1e6,
+                "statistic": item.statistic,
                 "samples": item.sample_count,
                 "rounds": len(item.rounds),
                 "verdict": item.verdict.kind,
@@ -308,14 +321,18 @@ class Store:
                 query = query.where(table.c.eviction_bytes == eviction_bytes)
             return query
 
+        notes: dict[tuple[int, ModelKey], str] = {}
         visits: dict[int, dict[ModelKey, Visit]] = {}
         failures: dict[int, dict[ModelKey, str]] = {}
         with self._database.reading() as connection:
+            for row in connection.execute(narrowed(database.notes)):
+                self._check(row[1:])
+                notes[row.round_id, (row.key, row.eviction_bytes)] = row.json
             for row in connection.execute(narrowed(database.visits)):
                 self._check(row[1:])
-                visits.setdefault(row.round_id, {})[row.key, row.eviction_bytes] = rows.read_visit(
-                    row
-                )
+                key = (row.key, row.eviction_bytes)
+                visit = rows.read_visit(row, notes.get((row.round_id, key)))
+                visits.setdefault(row.round_id, {})[key] = visit
             for row in connection.execute(narrowed(database.failures)):
                 self._check(row[1:])
                 failures.setdefault(row.round_id, {})[row.key, row.eviction_bytes] = row.cause

@@ -15,19 +15,26 @@ from ..devices import cli as devices_cli
 from ..devices.console import exit_with_code, print_json, progress_bar, stderr, stdout
 from ..devices.device import TimingProtocol
 from ..devices.errors import UsageError
+from ..devices.registry import open_device
 from ..latency import cli as latency_cli
 from ..latency.options import (
+    AcceleratorOption,
+    AdbOption,
+    AllowFallbackOption,
+    BatchSizeOption,
+    BenchmarkModelOption,
     CoresOption,
     DeviceOption,
     JsonOption,
     PrecisionOption,
+    RuntimeLibraryOption,
     RuntimeOption,
     StoreOption,
     ThreadsOption,
-    open_chosen,
+    device_options,
 )
 from ..latency.spaces import load_space
-from ..latency.store import Store
+from ..latency.store import DEFAULT_STORE, Store
 from ..latency.table import LatencyTable
 
 if TYPE_CHECKING:
@@ -85,11 +92,17 @@ def search_verb(
         int | None, typer.Option(min=1, help="Torch's threads. Default: one a processor.")
     ] = None,
     device: DeviceOption = "cpu",
-    runtime: RuntimeOption = "onnxruntime",
+    runtime: RuntimeOption = None,
     threads: ThreadsOption = 1,
     cores: CoresOption = None,
     precision: PrecisionOption = "float32",
-    store: StoreOption = latency_cli.DEFAULT_STORE,
+    accelerator: AcceleratorOption = None,
+    allow_fallback: AllowFallbackOption = False,
+    batch_size: BatchSizeOption = 1,
+    runtime_library: RuntimeLibraryOption = None,
+    benchmark_model: BenchmarkModelOption = None,
+    adb: AdbOption = None,
+    store: StoreOption = DEFAULT_STORE,
     output: Annotated[
         Path, typer.Option("--output", help="Folder of the search; it resumes from there.")
     ] = Path("search"),
@@ -112,7 +125,19 @@ def search_verb(
             from .training import RETRAINING_SETTINGS, SUPERNET_SETTINGS
 
         loaded = LatencyTable.load(table)
-        opened = open_chosen(device, runtime, threads, cores, precision)
+        options = device_options(
+            runtime,
+            threads,
+            cores,
+            precision,
+            accelerator,
+            allow_fallback,
+            batch_size,
+            runtime_library,
+            benchmark_model,
+            adb,
+        )
+        opened = open_device(device, options)
         loaded.check_setup(opened.setup)
         images = load_data(data, seed=seed, resize=resize)
         chosen = load_space(space, classes=len(images.classes))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from rich.progress import Progress
 
+from ..devices.convert import SUFFIXES
 from ..devices.device import Device, TimingProtocol
 from ..devices.errors import DeviceError
 from ..devices.measurement import Measurement
@@ -268,7 +269,7 @@ class Search:
 
     def _measured(self, trained: Mapping[str, Trained]) -> dict[str, Measurement]:
         """Time the exported files, all in the same rounds."""
-        litert = self.table.setup.runtime == "litert"
+        litert = SUFFIXES[self.table.setup.runtime] == ".tflite"
         files = {
             name: ModelFile.read(item.exported.tflite if litert else item.exported.onnx)
             for name, item in trained.items()

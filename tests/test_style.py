@@ -18,6 +18,11 @@ FILES = [
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
 TORCH_MODULES = {
+    "devices/torch_onnx/__init__.py",
+    "devices/torch_onnx/node.py",
+    "devices/torch_onnx/ops.py",
+    "devices/torch_onnx/program.py",
+    "devices/torch_onnx/shapes.py",
     "latency/torch_model.py",
     "search/checkpoint.py",
     "search/data.py",

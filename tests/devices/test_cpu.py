@@ -10,8 +10,15 @@ import time
 import numpy as np
 import onnx
 import pytest
-from latkit.devices import DeviceError, Model, TimingProtocol, UsageError
-from latkit.devices import cpu as cpu_module
+from latkit.devices import (
+    DeviceError,
+    LatkitError,
+    Model,
+    Placement,
+    TimingProtocol,
+    UsageError,
+)
+from latkit.devices import rounds as rounds_module
 from latkit.devices.cpu import CpuDevice
 from latkit.devices.host import allowed_cores, can_pin
 from latkit.devices.job import read_progress
@@ -139,7 +146,7 @@ def test_litert_times_onnx_models_and_says_where_they_ran(conv, tmp_path):
     device = CpuDevice(runtime="litert", cache=tmp_path / "cache")
     for item in device.measure([Model("conv", conv), Model("conv", conv, 1 << 20)], SHORT):
         assert set(item.visits) == {("conv", 0), ("conv", 1 << 20)}
-        assert item.context["placements"] == {"1 delegate partition": 2}
+        assert {visit.placement for visit in item.visits.values()} == {Placement("xnnpack", 1)}
         assert all(walk > 0 for walk in item.context["memory_walk_ns"])
 
 
@@ -275,7 +282,7 @@ def test_a_worker_ends_when_its_parent_is_killed(conv, tmp_path):
 
 
 def test_drift_is_repeated_within_bounds_and_then_accepted(device, conv, monkeypatch):
-    monkeypatch.setattr(cpu_module, "CANARY_DRIFT_LIMIT", -1.0)  # nothing is ever good enough
+    monkeypatch.setattr(rounds_module, "CANARY_DRIFT_LIMIT", -1.0)  # nothing is ever good enough
     protocol = TimingProtocol(rounds=3, processes=1, runs=1, warmups=0, max_repeats=4, max_wait_s=0)
     rounds = list(device.measure([Model("conv", conv)], protocol))
     assert [(item.index, item.attempt, item.accepted) for item in rounds] == [
@@ -361,4 +368,4 @@ def test_a_cache_that_can_not_be_written_is_named(conv, tmp_path):
     device = CpuDevice(cache=tmp_path / "file" / "cache")
     with pytest.raises(Exception, match="cache") as caught:
         list(device.measure([Model("conv", conv)], SHORT))
-    assert isinstance(caught.value, cpu_module.LatkitError)
+    assert isinstance(caught.value, LatkitError)

@@ -8,63 +8,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.canary import build_canary
-from latkit.devices.job import CANARY, Job, Progress, read_progress
+from latkit.devices.job import CANARY, HostJob, Job, Progress, read_progress
+from latkit.devices.rounds import WorkerLostError
 from latkit.devices.runtimes import find_runtime
-from latkit.devices.worker import (
-    Evictor,
-    canary_spots,
-    switch_counter,
-    timed_runs,
-    visiting_order,
-)
-from latkit.devices.worker_process import WorkerLostError, WorkerProcess
+from latkit.devices.worker import Evictor, switch_counter, timed_runs
+from latkit.devices.worker_process import WorkerProcess
 
 numbers = st.integers(0, 2**31)
 
 
-def make_job(tmp_path, canary, **changes):
-    values = {
-        "runtime": "onnxruntime",
-        "threads": 1,
-        "cores": None,
-        "canary": str(canary),
-        "models": ((str(canary), 0), (str(canary), 4096)),
-        "skip": (),
-        "warmups": 1,
-        "warmup_ms": 0.0,
-        "runs": 2,
-        "seed": 0,
-        "progress": str(tmp_path / "progress"),
-    }
-    return Job(**{**values, **changes})
+def make_job(tmp_path, canary, runtime="onnxruntime", models=None, skip=()):
+    models = ((str(canary), 0), (str(canary), 4096)) if models is None else models
+    job = Job(str(canary), models, skip, warmups=1, warmup_ms=0.0)
+    return HostJob(runtime, 1, None, str(tmp_path / "progress"), job)
 
 
 @pytest.fixture
 def canary(tmp_path):
     onnx.save(build_canary(), tmp_path / "canary.onnx")
     return tmp_path / "canary.onnx"
-
-
-@settings(deadline=None, max_examples=50)
-@given(numbers, st.integers(0, 1000), st.integers(0, 20), st.integers(0, 300))
-def test_a_round_visits_every_model_once_in_an_order_of_its_own(seed, index, attempt, count):
-    order = visiting_order(seed, index, attempt, count)
-    assert sorted(order) == list(range(count))
-    assert order == visiting_order(seed, index, attempt, count)
-    if count > 50:
-        assert order != visiting_order(seed, index + 1, attempt, count)
-        assert order != visiting_order(seed, index, attempt + 1, count)
-        assert order != visiting_order(seed + 1, index, attempt, count)
-
-
-@given(st.integers(0, 5000))
-def test_the_canary_runs_first_and_last_and_between(count):
-    spots = canary_spots(count)
-    assert {0, count} <= spots <= set(range(count + 1))
-    if count >= 4:
-        assert len(spots) == 5
-        gaps = np.diff(sorted(spots))
-        assert gaps.max() - gaps.min() <= 1
 
 
 @given(st.integers(0, 10_000))
@@ -106,10 +68,9 @@ def test_switch_counter_never_runs_backwards(threads):
     st.lists(st.tuples(st.text(), numbers), max_size=4).map(tuple),
 )
 def test_a_job_survives_json(values, cores, models):
-    job = Job(
-        "litert", 2, cores, "canary", models, (1, 2), values[0], 1.5, values[1], 7, "progress"
-    )
-    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+    job = Job("canary", models, (1, 2), values[0], 1.5)
+    told = HostJob("litert", 2, cores, "progress", job)
+    assert HostJob.from_json(json.loads(json.dumps(told.to_json()))) == told
 
 
 def test_progress_is_read_back_and_advances(tmp_path):
@@ -121,28 +82,27 @@ def test_progress_is_read_back_and_advances(tmp_path):
     assert read_progress(tmp_path / "progress") == (2, CANARY, "run")
 
 
-def test_a_worker_answers_rounds_and_ends(tmp_path, canary):
+def test_a_worker_visits_what_it_is_told_to_and_ends(tmp_path, canary):
     worker = WorkerProcess(make_job(tmp_path, canary), tmp_path)
     try:
-        loaded = worker.start(60)
-        assert set(loaded["first_run_ns"]) == {"0", "1"} and not loaded["failures"]
-        answer = worker.round(0, 0, lambda number: 60)
-        assert {number: len(visit[0]) for number, visit in answer["visits"].items()} == {
-            "0": 2,
-            "1": 2,
-        }
-        assert answer["canary_ns"]
+        loaded = worker.load(60)
+        assert set(loaded.first_run_ns) == {0, 1} and not loaded.failures
+        visited = worker.visit([(CANARY, 4), (1, 2), (0, 3), (CANARY, 1)], lambda number: 60)
+        counts = {number: len(visit.samples_ns) for number, visit in visited.visits.items()}
+        assert counts == {0: 3, 1: 2}
+        assert list(visited.visits) == [1, 0]
+        assert [len(visit.samples_ns) for visit in visited.canary] == [4, 1]
     finally:
         worker.end()
     assert worker._process.poll() is not None
 
 
 def test_a_worker_skips_what_is_known_to_fail(tmp_path, canary):
-    job = make_job(tmp_path, canary, models=(("/nowhere.onnx", 0), (str(canary), 0)), skip=(0,))
-    worker = WorkerProcess(job, tmp_path)
+    models = (("/nowhere.onnx", 0), (str(canary), 0))
+    worker = WorkerProcess(make_job(tmp_path, canary, models=models, skip=(0,)), tmp_path)
     try:
-        assert worker.start(60)["failures"] == {}
-        assert set(worker.round(0, 0, lambda number: 60)["visits"]) == {"1"}
+        assert worker.load(60).failures == {}
+        assert set(worker.visit([(1, 1)], lambda number: 60).visits) == {1}
     finally:
         worker.end()
 
@@ -150,7 +110,7 @@ def test_a_worker_skips_what_is_known_to_fail(tmp_path, canary):
 def test_a_worker_that_can_not_start_is_lost_with_what_it_said(tmp_path, canary):
     worker = WorkerProcess(make_job(tmp_path, canary, runtime="abacus"), tmp_path)
     with pytest.raises(WorkerLostError, match="no runtime 'abacus'") as caught:
-        worker.start(60)
+        worker.load(60)
     worker.end()
     assert caught.value.number is None
 
@@ -158,6 +118,6 @@ def test_a_worker_that_can_not_start_is_lost_with_what_it_said(tmp_path, canary)
 def test_a_missing_canary_blames_no_model(tmp_path, canary):
     worker = WorkerProcess(make_job(tmp_path, tmp_path / "none.onnx"), tmp_path)
     with pytest.raises(WorkerLostError) as caught:
-        worker.start(60)
+        worker.load(60)
     worker.end()
     assert caught.value.number is None

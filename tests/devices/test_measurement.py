@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latkit.devices import DeviceError, Round, Setup, Visit
+from latkit.devices import DeviceError, Placement, Round, Setup, Summary, Visit
 from latkit.devices.measurement import measurement
 
 SETUP = Setup("cpu:test", "onnxruntime", "1.0")
@@ -252,3 +252,35 @@ def test_a_measurement_is_a_value():
     assert one == other
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.model_id = "else"
+
+
+def with_visit(rounds, visit):
+    return [dataclasses.replace(item, visits={KEY: visit}) for item in rounds]
+
+
+def test_summaries_name_their_statistic_and_have_no_percentiles():
+    visit = Visit((), None, None, Summary("mean", 2000.0, 50))
+    result = measurement(KEY, SETUP, with_visit(quiet_rounds(), visit))
+    assert (result.statistic, result.median_ns, result.sample_count) == ("mean", 2000.0, 400)
+    assert result.p5_ns is None and result.p95_ns is None
+    assert result.verdict.kind == "stable"
+    assert "the mean of each round's runs" in result.verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "other", [Visit((5, 6), None), Visit((), None, None, Summary("median", 5.0, 2))]
+)
+def test_statistics_are_never_mixed(other):
+    rounds = quiet_rounds()
+    mean = Visit((), None, None, Summary("mean", 2000.0, 50))
+    with pytest.raises(DeviceError, match="never mixed"):
+        measurement(KEY, SETUP, with_visit(rounds[:4], mean) + with_visit(rounds[4:], other))
+
+
+def test_a_fallback_and_a_partial_delegation_are_told():
+    setup = dataclasses.replace(SETUP, accelerator="gpu")
+    fallback = with_visit(quiet_rounds(), Visit((1000, 1001), None, Placement("cpu")))
+    assert "gpu was asked for, and cpu ran it" in measurement(KEY, setup, fallback).verdict.reasons
+    partly = with_visit(quiet_rounds(), Visit((1000, 1001), None, Placement("gpu", 2, 9, 12)))
+    reasons = measurement(KEY, setup, partly).verdict.reasons
+    assert "9 of 12 nodes ran on gpu, in 2 partitions" in reasons

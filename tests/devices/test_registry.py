@@ -4,7 +4,13 @@ import json
 
 import pytest
 import typer
-from latkit.devices import DeviceError, DeviceListing, list_devices, open_device
+from latkit.devices import (
+    DeviceError,
+    DeviceListing,
+    DeviceOptions,
+    list_devices,
+    open_device,
+)
 from latkit.devices.cli import register
 from latkit.devices.host import activity, allowed_cores, hardware_name, host_facts
 from typer.testing import CliRunner
@@ -20,7 +26,7 @@ def app():
 
 def test_cpu_opens_with_its_options():
     core = allowed_cores()[:1]
-    device = open_device("cpu", runtime="litert", threads=1, cores=core)
+    device = open_device("cpu", DeviceOptions(runtime="litert", cores=core))
     assert device.setup.runtime == "litert"
     assert device.setup.cores == core
     assert device.setup.precision == "float32"
@@ -40,8 +46,9 @@ def test_cpu_is_one_device_only():
 def test_an_added_kind_opens_and_a_broken_one_hurts_only_itself(tmp_path, monkeypatch):
     (tmp_path / "toaster.py").write_text(
         "class Kind:\n"
-        "    def open(self, place, **options): return (place, options['threads'])\n"
-        "    def found(self): return []\n"
+        "    def open(self, place, options): return (place, options.threads)\n"
+        "    def name(self, place, options): return place\n"
+        "    def found(self, options): return []\n"
     )
     folder = tmp_path / "toaster-1.dist-info"
     folder.mkdir()
@@ -50,7 +57,7 @@ def test_an_added_kind_opens_and_a_broken_one_hurts_only_itself(tmp_path, monkey
         "[latkit.devices]\ntoaster = toaster:Kind\nbroken = nowhere:Kind\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert open_device("toaster:left:2", threads=3) == ("left:2", 3)
+    assert open_device("toaster:left:2", DeviceOptions(threads=3)) == ("left:2", 3)
     assert open_device("cpu").setup.device.startswith("cpu:")
     with pytest.raises(DeviceError, match="from nowhere:Kind"):
         open_device("broken")

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from latkit.devices.device import Round, Setup, TimingProtocol, Visit
+from latkit.devices.device import Placement, Round, Setup, Summary, TimingProtocol, Visit
 from latkit.devices.errors import DamagedFileError, DeviceError, LatkitError, UsageError
-from latkit.latency import database
+from latkit.latency import database, rows
 from latkit.latency.blocks import ConvBlock
 from latkit.latency.store import Store
 from latkit.latency.subject import subject_id
@@ -322,7 +322,7 @@ def test_newer_store_names_both_versions(tmp_path):
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE meta SET version = 99")
     raw.close()
-    with pytest.raises(DamagedFileError, match=r"version 99.*reads up to 1.*newer latkit"):
+    with pytest.raises(DamagedFileError, match=r"version 99.*reads up to 2.*newer latkit"):
         Store(path)
 
 
@@ -480,3 +480,48 @@ def test_rows_are_plain_json(tmp_path):
     assert json.loads(samples) == [1000, 1001, 1002]
     assert preempted is None
     assert json.loads(protocol)["rounds"] == 6
+
+
+def test_a_store_of_version_1_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "s.sqlite"
+    with filled(path) as store:
+        before = store.measurements(SETUP)
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TABLE notes")
+        raw.execute("UPDATE meta SET version = 1")
+    raw.close()
+    with Store(path) as store:
+        assert store.measurements(SETUP) == before
+        store.add_round(SETUP, PROTOCOL, INFO, round_of({}, index=9, run_id="later"))
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT version FROM meta").fetchall() == [(2,)]
+    raw.close()
+
+
+def test_setups_of_older_versions_have_what_was_added_since(tmp_path):
+    old = '{"device":"cpu:x","runtime":"litert","runtime_version":"1","accelerator":"cpu",'
+    old += '"threads":1,"cores":[0],"precision":"float32"}'
+    assert rows.read_setup(old) == Setup("cpu:x", "litert", "1", cores=(0,))
+
+
+def test_summaries_and_placements_are_kept(tmp_path):
+    summary = Summary("mean", 1500.5, 50, minimum_ns=1000.0, p95_ns=None)
+    placement = Placement("gpu", 2, 10, 12)
+    setup = replace(SETUP, accelerator="gpu")
+    with Store(tmp_path / "s.sqlite") as store:
+        (key, other) = store.add_subjects(blocks(2))
+        for index in range(6):
+            visits = {
+                (key, 0): Visit((), None, placement, summary),
+                (other, 0): Visit((10, 12), None, replace(placement, delegated=12)),
+            }
+            store.add_round(setup, PROTOCOL, INFO, round_of(visits, index))
+    with Store(tmp_path / "s.sqlite") as store:
+        found = store.measurements(setup)
+        assert [item.visits for item in store.rounds(setup)] == [visits] * 6
+        frame = store.frame().set_index("model")
+    assert found[key].statistic == "mean" and found[key].median_ns == 1500.5
+    assert found[key].placements == (placement,)
+    assert found[other].statistic == "median"
+    assert frame.loc[key, "statistic"] == "mean" and frame.loc[key, "samples"] == 300
+    assert pd.isna(frame.loc[key, "p5_ms"])

@@ -1,0 +1,190 @@
+"""Phones as devices: rounds timed by a program on an Android phone, over adb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..adb import Adb, AdbLink
+from ..canary import canary_file
+from ..convert import default_cache, prepare
+from ..device import FALLBACK, Model, Round, Setup, TimingProtocol
+from ..errors import DeviceError, LatkitError
+from ..job import Job
+from ..options import DeviceOptions
+from ..rounds import SEVERE_DRIFT, Visited, Worker, measure_rounds
+from ..runner import runner_path
+from .facts import choose_cores, read_facts
+from .programs import Accelerator, BenchmarkProgram, PhoneProgram, RunnerProgram
+from .settings import prepared, put_back
+from .state import MODERATE, read_state, thermal_rise, wait_cool
+
+TIMEOUT_S = 120.0
+"""How long one model may take to load, or to be visited beyond its usual time."""
+
+
+COOLING_S = 300.0
+"""How long may be waited in one call for a phone to cool down."""
+
+
+class PhoneDevice:
+    """Times model files on an Android phone, by a program and a library that the user has.
+
+    Linked to the phone only while it measures. Raises `DeviceError` where the phone can't be
+    reached or has another architecture, `UsageError` where the library or an option doesn't fit.
+    """
+
+    def __init__(self, adb: Adb, serial: str | None, options: DeviceOptions) -> None:
+        if options.precision != "float32":
+            raise DeviceError(f"phones are not timed in {options.precision} yet; use float32")
+        self.timeout_s = TIMEOUT_S
+        self._adb = adb
+        self._cache = default_cache()
+        self._link: AdbLink | None = None
+        with adb.connect(serial) as link:
+            self._serial = link.serial
+            self._facts = read_facts(link)
+            put_back(link)
+            abi = architecture(self._facts, self._serial)
+            self._program: PhoneProgram
+            if options.benchmark_model is None:
+                self._program = RunnerProgram(options, abi, self._cache)
+            else:
+                canary = prepare(canary_file(self._cache), "litert", self._cache)
+                self._program = BenchmarkProgram(options, abi, link, canary)
+        self._setup = Setup(
+            device=phone_name(self._facts, self._serial),
+            runtime=self._program.runtime,
+            runtime_version=self._program.version,
+            accelerator=_asked_for(self._program.accelerator, options.allow_fallback),
+            threads=options.threads,
+            cores=choose_cores(self._facts, options.threads, options.cores),
+            batch_size=options.batch_size,
+            emulated=self._facts["emulated"],
+        )
+
+    @property
+    def setup(self) -> Setup:
+        """The key under which its measurements are filed."""
+        return self._setup
+
+    def info(self) -> dict[str, Any]:
+        """Everything about the phone and the runtime that could explain a latency."""
+        accelerator = self._program.accelerator
+        delegate = {
+            "accelerator_library": str(accelerator.library),
+            "accelerator_sha256": accelerator.sha256,
+        }
+        return {
+            **self._facts,
+            **self._program.info(),
+            "serial": self._serial,
+            "adb": self._adb.version(),
+            "runs_in": "adb shell",
+            **({} if accelerator.library is None else delegate),
+        }
+
+    def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
+        """Time `models` by `protocol`; yield each round as it is finished. See `measure_rounds`."""
+        return measure_rounds(self, models, protocol)
+
+    @contextmanager
+    def session(self) -> Iterator[Mapping[str, Any]]:
+        """Link to the phone, keep it awake and its clocks fixed; put all back afterwards."""
+        self._cooling_left_s = COOLING_S
+        with self._adb.connect(self._serial) as link, prepared(link) as done:
+            self._link = link
+            try:
+                yield {"prepared": dict(done)}
+            finally:
+                self._link = None
+
+    def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
+        """Convert the models where needed and push them."""
+        files: list[Path | LatkitError] = []
+        for path in models:
+            try:
+                files.append(self._prepare(path))
+            except LatkitError as error:
+                files.append(error)
+        found = list(dict.fromkeys(item for item in files if isinstance(item, Path)))
+        places = dict(zip(found, self._linked.push(found), strict=True))
+        return [places[item] if isinstance(item, Path) else item for item in files]
+
+    def canary(self) -> str:
+        """Push the canary."""
+        (place,) = self._linked.push([self._prepare(canary_file(self._cache))])
+        return place
+
+    def worker(self, job: Job, folder: Path) -> Worker:
+        """A fresh program on the phone."""
+        del folder
+        return self._program.worker(self._linked, self._setup, job)
+
+    def state(self) -> Mapping[str, Any]:
+        """Temperatures, battery, screen: what changes."""
+        return read_state(self._linked)
+
+    def throttled(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], visited: Visited, drift: float
+    ) -> str | None:
+        """Heat, a canary far slower than on the quiet phone, or other cores than asked for."""
+        pinned = visited.context.get("pinned_to")
+        if self._setup.cores is not None and pinned not in (None, list(self._setup.cores)):
+            return f"it ran on cores {pinned} instead of {list(self._setup.cores)}"
+        rise = thermal_rise(before, after)
+        if rise is None and drift > SEVERE_DRIFT:
+            return f"the canary was {drift:.0%} slower than on the quiet phone"
+        return rise
+
+    def cool(self, before: Mapping[str, Any]) -> float:
+        """Wait for the thermal status of before the round, up to `COOLING_S` in a call.
+
+        A phone that was slowed down by heat even then must cool further.
+        """
+        limit = min(before.get("thermal_status") or 0, MODERATE - 1)
+        waited = wait_cool(self._linked, limit, self._cooling_left_s)
+        self._cooling_left_s -= min(waited["waited_s"], self._cooling_left_s)
+        return float(waited["waited_s"])
+
+    @property
+    def _linked(self) -> AdbLink:
+        if self._link is None:
+            raise DeviceError(f"{self._serial} is not linked: this happens outside of a session")
+        return self._link
+
+    def _prepare(self, path: Path) -> Path:
+        return prepare(path, self._setup.runtime, self._cache, self._setup.batch_size)
+
+
+def _asked_for(accelerator: Accelerator, allow_fallback: bool) -> str:
+    """What `Setup.accelerator` says. With a fallback allowed it is another setup: what was timed
+    elsewhere must not be taken for the accelerator's later, nor failures hold where it is allowed.
+    """
+    is_asked = allow_fallback and accelerator.name != "cpu"
+    return f"{accelerator.key}{FALLBACK if is_asked else ''}"
+
+
+def architecture(facts: Mapping[str, Any], serial: str) -> str:
+    """The first of the phone's ABIs that there is a runner for; `DeviceError` names them."""
+    abis = facts["abis"] or []
+    for abi in abis:
+        try:
+            runner_path(abi)
+        except DeviceError:
+            continue
+        return str(abi)
+    raise DeviceError(
+        f"phone {serial} runs programs for {', '.join(abis) or 'nothing known'}; there are runners "
+        "for arm64-v8a and x86_64 only"
+    )
+
+
+def phone_name(facts: Mapping[str, Any], serial: str) -> str:
+    """What `Setup.device` says: the very phone, its model, SoC and Android release."""
+    parts = [f"adb:{facts['serial_number'] or serial}"]
+    parts += [str(facts[name]) for name in ("manufacturer", "model") if facts[name]]
+    parts.append(f"({facts['soc'] or 'unknown SoC'}, Android {facts['android'] or 'unknown'})")
+    return " ".join(parts).replace("|", "/")
