@@ -23,7 +23,7 @@ from ..devices.quiet import quiet_canary_ns
 from .store import Store
 from .subject import Subject, subject_id, write_model
 
-BATCH_SIZE = 150
+BATCH_SIZE = 200
 """Models that a round covers at most, so that a round is short and a kill costs seconds."""
 
 UNSTEADY_FACTOR = 2

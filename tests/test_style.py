@@ -37,6 +37,9 @@ TORCH_MODULES = {
 }
 """Modules that need torch to be imported at all; whoever imports one does so where it is used."""
 
+NAMES_THE_KIND = {"devices/registry.py", "devices/phone/kind.py", "devices/phone/device.py"}
+"""Files that have `adb` as the name of a kind of device, not of the program."""
+
 MAY_IMPORT = {
     "devices": {"devices"},
     "latency": {"devices", "latency"},
@@ -197,6 +200,13 @@ def test_folders_import_only_what_lies_below_them(path):
             assert target.relative_to(ROOT).parts[0] in MAY_IMPORT[folder], (
                 f"line {node.lineno} imports {name_of(target)}"
             )
+
+
+@sources([path for path in FILES if not name_of(path).startswith("devices/adb/")])
+def test_only_the_adb_folder_calls_adb(path):
+    """No other file names the program: links are asked for through `Adb`."""
+    words = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
+    assert "adb" not in words or name_of(path) in NAMES_THE_KIND
 
 
 @sources(FILES)

@@ -11,7 +11,7 @@ from ..adb import Adb, AdbLink
 from ..canary import canary_file
 from ..convert import default_cache, prepare
 from ..device import FALLBACK, Model, Round, Setup, TimingProtocol
-from ..errors import DeviceError, LatkitError
+from ..errors import DeviceError, LatkitError, UsageError
 from ..job import Job
 from ..options import DeviceOptions
 from ..rounds import SEVERE_DRIFT, Visited, Worker, measure_rounds
@@ -156,7 +156,10 @@ class PhoneDevice:
         return self._link
 
     def _prepare(self, path: Path) -> Path:
-        return prepare(path, self._setup.runtime, self._cache, self._setup.batch_size)
+        prepared_path = prepare(path, self._setup.runtime, self._cache, self._setup.batch_size)
+        if prepared_path.suffix == ".onnx":
+            _require_whole(prepared_path)
+        return prepared_path
 
 
 def _asked_for(accelerator: Accelerator, allow_fallback: bool) -> str:
@@ -165,6 +168,22 @@ def _asked_for(accelerator: Accelerator, allow_fallback: bool) -> str:
     """
     is_asked = allow_fallback and accelerator.name != "cpu"
     return f"{accelerator.key}{FALLBACK if is_asked else ''}"
+
+
+def _require_whole(path: Path) -> None:
+    """Raise `UsageError` where a model's weights lie in other files: one file is pushed."""
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise UsageError(f"{path} is no ONNX model that can be read: {error}") from error
+    if any(uses_external_data(weight) for weight in model.graph.initializer):
+        raise UsageError(
+            f"{path} keeps weights in other files, which are not brought to a phone; save it with "
+            "them inside: onnx.save(onnx.load(path), new_path)"
+        )
 
 
 def architecture(facts: Mapping[str, Any], serial: str) -> str:

@@ -26,7 +26,7 @@ PATIENCE_S = 10.0
 """How long an answer may be late before the phone is asked what the runner is at."""
 
 POLL_S = 5.0
-SETTLE_NS = 3e8
+SETTLE_NS = 1.5e8
 """How long the canary runs when the models are loaded, so that frequencies and pages settle."""
 
 MAXIMUM_SETTLING_RUNS = 3000

@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
 from latkit.devices import DeviceError, Model, TimingProtocol, UsageError
 from latkit.devices import rounds as rounds_module
@@ -468,3 +469,12 @@ def test_a_phone_that_another_latkit_uses_is_listed_as_such(phone):
     assert item["name"] == "Pixel Test"
     (item,) = listed_phones().values()
     assert item["problem"] is None
+
+
+def test_a_model_with_weights_in_other_files_fails_alone(open_phone, models, tmp_path):
+    apart = tmp_path / "apart.onnx"
+    model = onnx.load(models[0].path)
+    onnx.save(model, apart, save_as_external_data=True, location="weights", size_threshold=0)
+    (item,) = open_phone().measure([*models, Model("apart", apart)], ONE_ROUND)
+    assert "keeps weights in other files" in item.failures["apart", 0]
+    assert set(item.visits) == {model.key for model in models}
