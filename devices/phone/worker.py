@@ -75,7 +75,7 @@ class RunnerWorker:
         self._placement_of = placement_of
         self._failed: set[int] = set(job.skip)
         self._first_run_ns: dict[int, int] = {}
-        link.shell(["rm", "-f", options.progress])
+        link.shell(["rm", "-f", options.progress, f"{options.progress}.log"])
         self._process = link.start([options.program, options.progress])
 
     def load(self, timeout_s: float) -> Loaded:
@@ -271,10 +271,14 @@ class RunnerWorker:
 
     def _ended(self) -> WorkerLostError:
         code = self._process.exit_code
+        how = f"with exit code {code}"
         if code is not None and code in SIGNALS:
-            return self._lost(f"ended the runner by {SIGNALS[code]}", code == 137)
-        tail = self._process.stderr_tail[-500:].strip()
-        return self._lost(f"ended the runner with exit code {code}: {tail}", False)
+            how = f"by {SIGNALS[code]}"
+        # The runtime's last words: it is told while loading through a file that a crash leaves.
+        log = self._link.shell(["tail", "-c", "500", f"{self._options.progress}.log"])
+        said = "" if log.exit_code else log.stdout.strip()
+        said = said or self._process.stderr_tail[-500:].strip()
+        return self._lost(f"ended the runner {how}{said and f': {said}'}", code == 137)
 
     def _lost(self, cause: str, killed: bool) -> WorkerLostError:
         progress = self._progress()

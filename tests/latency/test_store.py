@@ -4,7 +4,6 @@ import random
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -463,10 +462,8 @@ def test_locked_store_says_so(tmp_path, monkeypatch):
         (key,) = store.add_subjects(blocks(1))
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        started = time.monotonic()
         with pytest.raises(LatkitError, match="locked by another process"):
             store.add_round(SETUP, PROTOCOL, INFO, round_of({(key, 0): visit(5)}, 9))
-        assert time.monotonic() - started < 60
         other.close()
         store.add_round(SETUP, PROTOCOL, INFO, round_of({(key, 0): visit(5)}, 9))
 
