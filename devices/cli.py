@@ -39,7 +39,7 @@ def devices(
             Text(_described(listing)),
             Text(_runtimes(listing)),
             ", ".join(listing.accelerators),
-            ", ".join(map(str, listing.cores)) + ("" if listing.can_pin else " (no pinning)"),
+            _cores(listing),
             Text(listing.temperature or ""),
         )
     console.stdout.print(table)
@@ -47,6 +47,11 @@ def devices(
         if listing.problem is not None:
             text = f"{listing.address}: {listing.problem}"
             console.stdout.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cores(listing: DeviceListing) -> str:
+    cores = ", ".join(map(str, listing.cores))
+    return f"{cores} (no pinning)" if cores and not listing.can_pin else cores
 
 
 def _described(listing: DeviceListing) -> str:
