@@ -271,13 +271,14 @@ class RunnerWorker:
 
     def _ended(self) -> WorkerLostError:
         code = self._process.exit_code
-        how = f"with exit code {code}"
-        if code is not None and code in SIGNALS:
-            how = f"by {SIGNALS[code]}"
-        # The runtime's last words: it is told while loading through a file that a crash leaves.
+        # What the runtime says while it loads goes to a file, which a crash leaves behind.
         log = self._link.shell(["tail", "-c", "500", f"{self._options.progress}.log"])
         said = "" if log.exit_code else log.stdout.strip()
-        said = said or self._process.stderr_tail[-500:].strip()
+        if code in SIGNALS:
+            how = f"by {SIGNALS[code]}"
+        else:
+            how = f"with exit code {code}"
+            said = said or self._process.stderr_tail[-500:].strip()
         return self._lost(f"ended the runner {how}{said and f': {said}'}", code == 137)
 
     def _lost(self, cause: str, killed: bool) -> WorkerLostError:
