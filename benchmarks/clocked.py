@@ -7,20 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from latkit.devices.backend import Backend, Loaded, Plan, TimeoutOf, Visited, Worker
 from latkit.devices.device import Device, Model, Round, Setup, TimingProtocol
 from latkit.devices.errors import LatkitError
 from latkit.devices.job import Job
-from latkit.devices.rounds import (
-    Backend,
-    Loaded,
-    Plan,
-    TimeoutOf,
-    Visited,
-    Worker,
-    measure_rounds,
-)
+from latkit.devices.rounds import measure_rounds
 
 
 class Clock:
@@ -50,6 +43,7 @@ class ClockedDevice:
 
     def __init__(self, device: Device, clock: Clock) -> None:
         self._device = device
+        self._backend = cast(Backend, device)  # Every kind of ours is both.
         self._clock = clock
 
     @property
@@ -64,7 +58,7 @@ class ClockedDevice:
 
     def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
         """Time models, each call of its backend clocked."""
-        return measure_rounds(ClockedBackend(self._device, self._clock), models, protocol)  # type: ignore[arg-type]
+        return measure_rounds(ClockedBackend(self._backend, self._clock), models, protocol)
 
 
 class ClockedBackend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,19 @@ def prepare(path: Path, runtime: str, cache: Path, batch_size: int = 1) -> Path:
             f"{path} can't be converted to {suffix}: {type(error).__name__}: {error}"
         ) from error
     return converted
+
+
+def each_prepared(
+    paths: Sequence[Path], prepare_one: Callable[[Path], Path]
+) -> list[Path | LatkitError]:
+    """Prepare files one by one; for each that can't be used, its error."""
+    found: list[Path | LatkitError] = []
+    for path in paths:
+        try:
+            found.append(prepare_one(path))
+        except LatkitError as error:
+            found.append(error)
+    return found
 
 
 def _converted(model: onnx.ModelProto, suffix: str, batch_size: int) -> bytes:

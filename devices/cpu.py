@@ -8,15 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from .backend import Visited
 from .canary import canary_file
-from .convert import default_cache, prepare
+from .convert import default_cache, each_prepared, prepare
 from .device import PRECISIONS, Device, Model, Precision, Round, Setup, TimingProtocol
 from .errors import DeviceError, LatkitError, UsageError
 from .host import allowed_cores, can_pin, hardware_name, host_facts
 from .job import HostJob, Job
 from .kind import DeviceListing
 from .options import DeviceOptions
-from .rounds import Visited, measure_rounds
+from .rounds import measure_rounds
 from .runtimes import RUNTIMES, find_runtime, runtime_facts
 from .worker_process import WorkerProcess
 
@@ -82,13 +83,8 @@ class CpuDevice:
 
     def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
         """The files that the runtime eats, converted where needed."""
-        places: list[str | LatkitError] = []
-        for path in models:
-            try:
-                places.append(str(self._prepare(path)))
-            except LatkitError as error:
-                places.append(error)
-        return places
+        found = each_prepared(models, self._prepare)
+        return [str(item) if isinstance(item, Path) else item for item in found]
 
     def canary(self) -> str:
         """The canary's file."""

@@ -1,8 +1,7 @@
-"""Rounds: what every kind of device is timed by. A device brings a place to run; this decides.
+"""Rounds: what every kind of device is timed by. A backend brings a place to run; this decides.
 
 Which model is visited when, when to wait, what to repeat, and whom to blame when a worker dies is
-settled here, once. A kind of device is a `Backend`: it delivers files, starts workers, and tells
-the state that it is in.
+settled here, once.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ from __future__ import annotations
 import statistics
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from .backend import Backend, Loaded, Plan, Visited, Worker, WorkerLostError
 from .device import (
     CANARY_DRIFT_LIMIT,
     Model,
     ModelKey,
-    Placement,
     Round,
-    Setup,
     TimingProtocol,
     Visit,
 )
@@ -50,97 +47,6 @@ EVICTION_BYTES_A_SECOND = 1e9
 
 MAX_LOST_WORKERS = 20
 """So many models may crash or hang their worker in one call; after that the device is given up."""
-
-Plan = Sequence[tuple[int, int]]
-"""Visits in order: a model's number (`CANARY` for the canary's) and how many runs are timed."""
-
-TimeoutOf = Callable[[int | None], float]
-"""How many seconds a model, by its number, may be at work; `None` where it isn't known which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a worker tells once its models are loaded, by the models' numbers."""
-
-    failures: Mapping[int, str]
-    first_run_ns: Mapping[int, int]
-    placements: Mapping[int, Placement] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Visited:
-    """What a worker's visits gave. `canary` are those of the canary, in order."""
-
-    started_at: float
-    duration_s: float
-    canary: tuple[Visit, ...]
-    visits: Mapping[int, Visit]
-    failures: Mapping[int, str] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
-
-
-class WorkerLostError(Exception):
-    """The worker died or hangs. `number` is the model it was at, `None` where it was at none."""
-
-    def __init__(self, number: int | None, action: str, cause: str, killed: bool = False) -> None:
-        super().__init__(cause)
-        self.number = number
-        self.action = action
-        self.cause = cause
-        self.killed = killed
-        """Whether something outside of the model ended it: SIGKILL, as when memory runs out."""
-
-
-class Worker(Protocol):
-    """A fresh process on the device that has the models of a job loaded, and times them.
-
-    Both calls raise `WorkerLostError` where it dies or hangs, `DeviceError` where the device does.
-    """
-
-    def load(self, timeout_s: float) -> Loaded:
-        """Load all models, and run each once."""
-
-    def visit(self, plan: Plan, timeout_s: TimeoutOf) -> Visited:
-        """Visit models in this order. Those that failed before are left out."""
-
-    def end(self) -> None:
-        """End the process now, whatever it is at."""
-
-
-class Backend(Protocol):
-    """What a kind of device brings to the rounds."""
-
-    @property
-    def setup(self) -> Setup:
-        """The key under which its measurements are filed."""
-
-    @property
-    def timeout_s(self) -> float:
-        """How long one model may take to load, or to be visited beyond its usual time."""
-
-    def session(self) -> AbstractContextManager[Mapping[str, Any]]:
-        """Make the device ready for one call, and put it back; what was done, for the context."""
-
-    def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
-        """Bring files to where workers find them: each one's place, or why it can't be used."""
-
-    def canary(self) -> str:
-        """Bring the canary; its place."""
-
-    def worker(self, job: Job, folder: Path) -> Worker:
-        """Start a worker. `folder` is the call's own, for what passes between the two."""
-
-    def state(self) -> Mapping[str, Any]:
-        """What the device is like now, that changes: read between rounds. May be empty."""
-
-    def throttled(
-        self, before: Mapping[str, Any], after: Mapping[str, Any], visited: Visited, drift: float
-    ) -> str | None:
-        """Why the device slowed itself down in a round; `None` where it didn't."""
-
-    def cool(self, before: Mapping[str, Any]) -> float:
-        """Wait, up to a bound of its own, until the device is as `before`; seconds waited."""
 
 
 def visiting_order(seed: int, index: int, attempt: int, count: int) -> list[int]:

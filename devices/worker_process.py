@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .backend import Loaded, Plan, TimeoutOf, Visited, WorkerLostError
 from .device import Placement, Visit
 from .job import HostJob, read_progress
-from .rounds import Loaded, Plan, TimeoutOf, Visited, WorkerLostError
 
 POLL_S = 1.0
 """How often a waiting parent looks whether the worker still advances."""

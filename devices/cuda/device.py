@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..backend import Loaded, Visited, Worker
 from ..canary import canary_file
-from ..convert import default_cache, prepare
+from ..convert import default_cache, each_prepared, prepare
 from ..device import FALLBACK, Device, Model, Placement, Precision, Round, Setup, TimingProtocol
 from ..errors import DeviceError, LatkitError, UsageError
 from ..host import host_facts
@@ -18,7 +19,7 @@ from ..job import HostJob, Job
 from ..kind import DeviceListing
 from ..options import DeviceOptions
 from ..placement import check_placement
-from ..rounds import Loaded, Visited, Worker, measure_rounds
+from ..rounds import measure_rounds
 from ..runtimes import runtime_facts
 from ..worker_process import WorkerProcess
 from .nvidia import Gpu, NvidiaSmi, slowdown
@@ -94,13 +95,8 @@ class CudaDevice:
 
     def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
         """The files that the runtime eats, in this batch size."""
-        places: list[str | LatkitError] = []
-        for path in models:
-            try:
-                places.append(str(self._prepare(path)))
-            except LatkitError as error:
-                places.append(error)
-        return places
+        found = each_prepared(models, self._prepare)
+        return [str(item) if isinstance(item, Path) else item for item in found]
 
     def canary(self) -> str:
         """The canary's file."""

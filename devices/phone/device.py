@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..adb import Adb, AdbLink
+from ..backend import Visited, Worker
 from ..canary import canary_file
-from ..convert import default_cache, prepare
+from ..convert import default_cache, each_prepared, prepare
 from ..device import FALLBACK, Model, Round, Setup, TimingProtocol
 from ..errors import DeviceError, LatkitError, UsageError
 from ..job import Job
 from ..options import DeviceOptions
-from ..rounds import SEVERE_DRIFT, Visited, Worker, measure_rounds
+from ..rounds import SEVERE_DRIFT, measure_rounds
 from ..runner import runner_path
 from .facts import choose_cores, read_facts
 from .programs import Accelerator, BenchmarkProgram, PhoneProgram, RunnerProgram
@@ -103,12 +104,7 @@ class PhoneDevice:
 
     def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
         """Convert the models where needed and push them."""
-        files: list[Path | LatkitError] = []
-        for path in models:
-            try:
-                files.append(self._prepare(path))
-            except LatkitError as error:
-                files.append(error)
+        files = each_prepared(models, self._prepare)
         found = list(dict.fromkeys(item for item in files if isinstance(item, Path)))
         places = dict(zip(found, self._linked.push(found), strict=True))
         return [places[item] if isinstance(item, Path) else item for item in files]
@@ -177,8 +173,8 @@ def _require_whole(path: Path) -> None:
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:
-        raise UsageError(f"{path} is no ONNX model that can be read: {error}") from error
+    except Exception:
+        return  # A damaged file is the runtime's to judge, as on any other device.
     if any(uses_external_data(weight) for weight in model.graph.initializer):
         raise UsageError(
             f"{path} keeps weights in other files, which are not brought to a phone; save it with "

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..adb import FOLDER, AdbLink
+from ..backend import Loaded, Plan, TimeoutOf, Visited, Worker
 from ..device import Placement, Setup, Visit
 from ..errors import DeviceError, UsageError
 from ..job import CANARY, Job
 from ..options import DeviceOptions
 from ..placement import check_placement, read_placement
-from ..rounds import Loaded, Plan, TimeoutOf, Visited, Worker
 from ..runner import runner_path
 from .benchmark_model import BenchmarkFailedError, BenchmarkModelTool
 from .elf import read_abi, read_shared_library

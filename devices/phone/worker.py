@@ -9,17 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..adb import AdbLink, LinkLostError
+from ..backend import Loaded, Plan, TimeoutOf, Visited, WorkerLostError
 from ..device import Placement, Visit
 from ..errors import DeviceError
 from ..job import CANARY, Job
-from ..rounds import (
-    EVICTION_BYTES_A_SECOND,
-    Loaded,
-    Plan,
-    TimeoutOf,
-    Visited,
-    WorkerLostError,
-)
+from ..rounds import EVICTION_BYTES_A_SECOND
 from .shell import put
 
 PATIENCE_S = 10.0

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import onnx
 import pytest
 from latkit.devices import (
@@ -23,57 +22,9 @@ from latkit.devices.cpu import CpuDevice
 from latkit.devices.host import allowed_cores, can_pin
 from latkit.devices.job import read_progress
 from latkit.devices.measurement import measurement
-from onnx import TensorProto, helper, numpy_helper
+from phone.models import write_conv, write_endless, write_loop
 
 SHORT = TimingProtocol(rounds=2, processes=1, runs=3, warmups=1, max_repeats=0)
-
-
-def write_conv(path, channels=8):
-    weight = np.zeros((channels, 3, 3, 3), np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4, kernel_shape=[3, 3])],
-        "conv",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, channels, 16, 16])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-    return path
-
-
-def write_loop(path, trips):
-    """A model that counts to `trips`: about a microsecond each."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go"], ["go_on"]),
-            helper.make_node("Add", ["value", "one"], ["next"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("trip", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("value", TensorProto.FLOAT, [1]),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, [1]),
-        ],
-        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
-    )
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["trips", "go", "x"], ["y"], body=body)],
-        "loop",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
-        [
-            numpy_helper.from_array(np.array(trips, np.int64), "trips"),
-            numpy_helper.from_array(np.array(True), "go"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-    return path
 
 
 def workers_of(parent):
@@ -225,7 +176,7 @@ def test_a_model_that_crashes_its_worker_is_named_and_the_rest_goes_on(
     device, conv, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    endless = write_loop(tmp_path / "endless.onnx", 2**60)
+    endless = write_endless(tmp_path / "endless.onnx")
     thread = signal_worker_at(1, signal.SIGSEGV, tmp_path)
     rounds = list(device.measure([Model("good", conv), Model("endless", endless)], SHORT))
     thread.join()
@@ -238,7 +189,7 @@ def test_a_model_that_crashes_its_worker_is_named_and_the_rest_goes_on(
 
 def test_a_model_that_hangs_is_given_up_and_the_rest_goes_on(conv, tmp_path):
     device = CpuDevice(cache=tmp_path / "cache", timeout_s=4)
-    hung = write_loop(tmp_path / "hung.onnx", 2**60)
+    hung = write_endless(tmp_path / "hung.onnx")
     rounds = list(device.measure([Model("good", conv), Model("hung", hung)], SHORT))
     for item in rounds:
         assert set(item.visits) == {("good", 0)}
@@ -247,7 +198,7 @@ def test_a_model_that_hangs_is_given_up_and_the_rest_goes_on(conv, tmp_path):
 
 def test_a_killed_worker_is_a_device_error_that_speaks_of_memory(device, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    endless = write_loop(tmp_path / "endless.onnx", 2**60)
+    endless = write_endless(tmp_path / "endless.onnx")
     thread = signal_worker_at(0, signal.SIGKILL, tmp_path)
     with pytest.raises(DeviceError, match="memory"):
         next(device.measure([Model("endless", endless)], SHORT))

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from latkit.devices.backend import WorkerLostError
 from latkit.devices.canary import build_canary
 from latkit.devices.job import CANARY, HostJob, Job, Progress, read_progress
-from latkit.devices.rounds import WorkerLostError
 from latkit.devices.runtimes import find_runtime
 from latkit.devices.worker import Evictor, switch_counter, timed_runs
 from latkit.devices.worker_process import WorkerProcess

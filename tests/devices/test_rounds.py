@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices import Model, Setup, TimingProtocol, UsageError, Visit
+from latkit.devices.backend import Loaded, Visited, WorkerLostError
 from latkit.devices.errors import DeviceError
 from latkit.devices.job import CANARY
 from latkit.devices.measurement import measurement
 from latkit.devices.rounds import (
-    Loaded,
-    Visited,
-    WorkerLostError,
     canary_ns,
     canary_spots,
     measure_rounds,

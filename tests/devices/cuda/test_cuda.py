@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from latkit.devices import DeviceError, Model, TimingProtocol, UsageError
 from latkit.devices import worker as worker_module
+from latkit.devices.backend import Loaded
 from latkit.devices.canary import build_canary
 from latkit.devices.cpu import CpuDevice
 from latkit.devices.cuda import device as cuda_module
@@ -27,7 +28,6 @@ from latkit.devices.cuda.runtimes import NAMES, find_cuda_runtime
 from latkit.devices.device import Placement
 from latkit.devices.job import CANARY, HostJob, Job
 from latkit.devices.options import DeviceOptions
-from latkit.devices.rounds import Loaded
 from latkit.devices.runtimes import TimedSession, find_runtime
 from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
