@@ -16,6 +16,12 @@ from latkit.devices.host import activity, allowed_cores, hardware_name, host_fac
 from typer.testing import CliRunner
 
 
+@pytest.fixture(autouse=True)
+def no_adb(monkeypatch):
+    """No test here starts this computer's shared adb server."""
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", "/nowhere/adb")
+
+
 @pytest.fixture
 def app():
     app = typer.Typer()
@@ -96,3 +102,9 @@ def test_host_facts_hold_the_essentials():
     assert facts["processor"] and facts["processor_count"] >= 1
     assert facts["memory_bytes"] > 1 << 20
     assert "|" not in hardware_name()
+
+
+def test_without_adb_the_list_says_how_to_get_it(app):
+    result = CliRunner().invoke(app, ["devices", "--json"])
+    (phones,) = [item for item in json.loads(result.stdout) if item["address"] == "adb"]
+    assert "ADBUTILS_ADB_PATH" in phones["problem"] and not phones["runtimes"]
