@@ -44,6 +44,7 @@ class PhoneDevice:
         self._adb = adb
         self._cache = default_cache()
         self._link: AdbLink | None = None
+        self._cooling_left_s = COOLING_S
         with adb.connect(serial) as link:
             self._serial = link.serial
             self._facts = read_facts(link)

@@ -28,10 +28,7 @@ RUNTIME_ENTRY_POINTS: Mapping[str, RuntimeName] = {
 }
 """The exported function that tells which runtime a library is."""
 
-DELEGATE_ENTRY_POINTS: Mapping[str, RuntimeName] = {"tflite_plugin_create_delegate": "litert"}
-"""The exported function of an external delegate, and the runtime that it is for."""
-
-INTERESTING = ("Ort", "TfLite", "tflite_plugin_")
+INTERESTING = ("Ort", "TfLite")
 WHERE_TO_GET = (
     "the AAR of com.microsoft.onnxruntime:onnxruntime-android (ONNX Runtime), or of "
     "com.google.ai.edge.litert:litert 1.x or org.tensorflow:tensorflow-lite (TFLite)"
@@ -71,15 +68,6 @@ def open_runtime_library(path: Path, abi: str, cache: Path) -> RuntimeLibrary:
     `MAX_BYTES`, and no name of it becomes a path. Raises `UsageError` where the file can't be
     used: not there, damaged, for another processor, of no known runtime or of several.
     """
-    return _open(path, abi, cache, RUNTIME_ENTRY_POINTS)
-
-
-def open_delegate_library(path: Path, abi: str, cache: Path) -> RuntimeLibrary:
-    """The same for an external delegate of TFLite, which computes on an accelerator for it."""
-    return _open(path, abi, cache, DELEGATE_ENTRY_POINTS)
-
-
-def _open(path: Path, abi: str, cache: Path, wanted: Mapping[str, RuntimeName]) -> RuntimeLibrary:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -88,35 +76,31 @@ def _open(path: Path, abi: str, cache: Path, wanted: Mapping[str, RuntimeName]) 
             start = file.read(4)
             file.seek(0)
             if is_elf(start):
-                return _from_library(path, file.read(MAX_BYTES), abi, cache, wanted)
+                return _from_library(path, file.read(MAX_BYTES), abi, cache)
             if start[:2] != b"PK":
                 raise UsageError(
                     f"{path} is neither an AAR nor a shared library; give {WHERE_TO_GET}"
                 )
-            return _from_archive(path, file, abi, cache, wanted)
+            return _from_archive(path, file, abi, cache)
     except OSError as error:
         raise UsageError(
             f"can't read the library {path}: {error.strerror}; give {WHERE_TO_GET}"
         ) from error
 
 
-def _from_library(
-    path: Path, content: bytes, abi: str, cache: Path, wanted: Mapping[str, RuntimeName]
-) -> RuntimeLibrary:
+def _from_library(path: Path, content: bytes, abi: str, cache: Path) -> RuntimeLibrary:
     found = read_abi(content, str(path))
     if found != abi:
         raise UsageError(f"{path} is built for {found}, and the phone needs {abi}")
     library = read_shared_library(content, str(path))
-    runtime = _runtime(library, wanted, str(path))
+    runtime = _runtime(library, str(path))
     if runtime is None:
-        raise _unusable(str(path), {path.name: library}, wanted)
+        raise _unusable(str(path), {path.name: library})
     stored, sha256 = _store(content, cache)
     return RuntimeLibrary(runtime, stored, sha256, abi, str(path), _interesting(library.exports))
 
 
-def _from_archive(
-    path: Path, file: BinaryIO, abi: str, cache: Path, wanted: Mapping[str, RuntimeName]
-) -> RuntimeLibrary:
+def _from_archive(path: Path, file: BinaryIO, abi: str, cache: Path) -> RuntimeLibrary:
     try:
         with zipfile.ZipFile(file) as archive:
             contents = _read_entries(path, archive, abi)
@@ -138,7 +122,7 @@ def _from_archive(
     candidates = {
         name: runtime
         for name, library in libraries.items()
-        if (runtime := _runtime(library, wanted, places[name])) is not None
+        if (runtime := _runtime(library, places[name])) is not None
     }
     if len(candidates) > 1:
         raise UsageError(
@@ -146,7 +130,7 @@ def _from_archive(
             "Take the one that you want out of it (an AAR is a zip file) and give the .so"
         )
     if not candidates:
-        raise _unusable(f"{path} ({abi})", libraries, wanted)
+        raise _unusable(f"{path} ({abi})", libraries)
     ((name, runtime),) = candidates.items()
     stored, sha256 = _store(contents[name], cache)
     return RuntimeLibrary(
@@ -187,24 +171,16 @@ def _read_entries(path: Path, archive: zipfile.ZipFile, abi: str) -> dict[str, b
     return contents
 
 
-def _runtime(
-    library: SharedLibrary, wanted: Mapping[str, RuntimeName], where: str
-) -> RuntimeName | None:
+def _runtime(library: SharedLibrary, where: str) -> RuntimeName | None:
     """The runtime whose entry point is exported, if one is."""
-    found = [runtime for entry, runtime in wanted.items() if entry in library.exports]
+    found = [runtime for entry, runtime in RUNTIME_ENTRY_POINTS.items() if entry in library.exports]
     if len(found) > 1:
         raise UsageError(f"{where} exports several runtimes; give {WHERE_TO_GET}")
     return found[0] if found else None
 
 
-def _unusable(
-    where: str, libraries: Mapping[str, SharedLibrary], wanted: Mapping[str, RuntimeName]
-) -> UsageError:
-    """Why none of these libraries is what is wanted."""
-    if wanted is DELEGATE_ENTRY_POINTS:
-        return UsageError(
-            f"{where} exports no {' or '.join(wanted)}, so it is no external delegate of TFLite"
-        )
+def _unusable(where: str, libraries: Mapping[str, SharedLibrary]) -> UsageError:
+    """Why none of these libraries is a runtime's."""
     if any(
         export.startswith("LiteRt") for library in libraries.values() for export in library.exports
     ):
@@ -213,8 +189,8 @@ def _unusable(
             f"the program on the phone uses. Give {WHERE_TO_GET}"
         )
     return UsageError(
-        f"{where} exports neither {' nor '.join(wanted)}, so it is no runtime that can be timed "
-        f"(looked at: {', '.join(sorted(libraries))}). Give {WHERE_TO_GET}"
+        f"{where} exports neither {' nor '.join(RUNTIME_ENTRY_POINTS)}, so it is no runtime that "
+        f"can be timed (looked at: {', '.join(sorted(libraries))}). Give {WHERE_TO_GET}"
     )
 
 

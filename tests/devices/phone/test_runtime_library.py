@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import LatkitError, UsageError
-from latkit.devices.phone.runtime_library import open_delegate_library, open_runtime_library
+from latkit.devices.phone.runtime_library import open_runtime_library
 from phone import libraries
 
 MACHINES = {"x86_64": 62, "arm64-v8a": 183}
@@ -130,13 +130,8 @@ def test_other_libraries_that_it_needs_come_with_it_in_the_order_to_load(tmp_pat
     assert [path.read_bytes() for path in library.extra] == [base, middle]
 
 
-def test_an_external_delegate_is_told_by_its_own_entry_point(tmp_path):
-    (tmp_path / "vx.so").write_bytes(small_library("tflite_plugin_create_delegate", "helper"))
-    delegate = open_delegate_library(tmp_path / "vx.so", "x86_64", tmp_path / "cache")
-    assert (delegate.runtime, delegate.exports) == ("litert", {"tflite_plugin_create_delegate"})
-    (tmp_path / "ort.so").write_bytes(ORT)
-    with pytest.raises(UsageError, match="no external delegate of TFLite"):
-        open_delegate_library(tmp_path / "ort.so", "x86_64", tmp_path / "cache")
+def test_an_external_delegate_alone_is_no_runtime(tmp_path):
+    (tmp_path / "vx.so").write_bytes(small_library("tflite_plugin_create_delegate", "other"))
     with pytest.raises(UsageError, match="neither OrtGetApiBase nor TfLite"):
         opened(tmp_path / "vx.so", tmp_path)
 
