@@ -1,0 +1,82 @@
+"""The verb `fit`: fits a predictor to all measured blocks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from ..devices.console import exit_with_code, print_json, stdout
+from . import output
+from .options import (
+    AllowEmulatedOption,
+    AnyAcceleratorOption,
+    AnyBatchSizeOption,
+    AnyDeviceOption,
+    AnyPrecisionOption,
+    AnyRuntimeOption,
+    AnyThreadsOption,
+    CoresOption,
+    EvictionOption,
+    JsonOption,
+    OutputOption,
+    SeedOption,
+    SetupChoice,
+    StoreOption,
+    refuse_emulated,
+)
+from .store import DEFAULT_STORE, Store
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("fit")(fit_verb)
+
+
+def fit_verb(
+    output_path: OutputOption,
+    store: StoreOption = DEFAULT_STORE,
+    device: AnyDeviceOption = None,
+    runtime: AnyRuntimeOption = None,
+    threads: AnyThreadsOption = None,
+    cores: CoresOption = None,
+    precision: AnyPrecisionOption = None,
+    accelerator: AnyAcceleratorOption = None,
+    batch_size: AnyBatchSizeOption = None,
+    eviction_bytes: EvictionOption = None,
+    seed: SeedOption = 0,
+    allow_emulated: AllowEmulatedOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Fit a predictor to all measured blocks, and print its cross-validated error."""
+
+    choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
+
+    def run() -> None:
+        from .predicting import fit_predictor
+
+        with Store(store, create=False) as kept:
+            setup = choice.choose(kept)
+            refuse_emulated(setup, allow_emulated)
+            fitted = fit_predictor(kept, setup, eviction_bytes, seed)
+        fitted.predictor.save(output_path)
+        if json:
+            print_json(
+                {
+                    "setup": asdict(setup),
+                    "eviction_bytes": fitted.eviction_bytes,
+                    "blocks": fitted.blocks,
+                    "cross_validated": asdict(fitted.error),
+                    "output": str(output_path),
+                }
+            )
+            return
+        stdout.print(
+            f"{setup.key}\n{fitted.blocks} blocks, {fitted.eviction_bytes} bytes evicted",
+            markup=False,
+            highlight=False,
+        )
+        output.print_errors({"predictor, cross-validated": fitted.error})
+        stdout.print(f"written to {output_path}", markup=False, highlight=False)
+
+    exit_with_code(run)

@@ -1,0 +1,95 @@
+"""The verb `predict`: latencies without the device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..devices.console import exit_with_code, print_json
+from ..devices.errors import UsageError
+from . import output
+from .options import (
+    AnyAcceleratorOption,
+    AnyBatchSizeOption,
+    AnyDeviceOption,
+    AnyPrecisionOption,
+    AnyRuntimeOption,
+    AnyThreadsOption,
+    BlocksOption,
+    ClassesOption,
+    CoresOption,
+    JsonOption,
+    SetupChoice,
+    SpaceOption,
+    parse_numbers,
+)
+from .predicting import load_estimator
+from .spaces import load_space, network_of
+from .subject import Subject, read_block_list, subject_label, subject_to_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command."""
+    app.command("predict")(predict_verb)
+
+
+def predict_verb(
+    table: Annotated[
+        Path | None, typer.Option("--table", help="A table that `latkit table` wrote.")
+    ] = None,
+    predictor: Annotated[
+        Path | None, typer.Option("--predictor", help="A predictor that `latkit fit` wrote.")
+    ] = None,
+    blocks: BlocksOption = None,
+    space: SpaceOption = None,
+    classes: ClassesOption = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option("--architecture", help="Option index of each choice of the space: 0,1,2,..."),
+    ] = None,
+    device: AnyDeviceOption = None,
+    runtime: AnyRuntimeOption = None,
+    threads: AnyThreadsOption = None,
+    cores: CoresOption = None,
+    precision: AnyPrecisionOption = None,
+    accelerator: AnyAcceleratorOption = None,
+    batch_size: AnyBatchSizeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Predict the latency of blocks, or of an architecture of a space, without the device.
+
+    With --device, or another of its options, a table of any other setup is refused.
+    """
+
+    choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
+
+    def run() -> None:
+        estimator = load_estimator(table, predictor)
+        choice.check(estimator.setup, estimator.name)
+        subjects: list[Subject]
+        if blocks is not None and space is None and architecture is None:
+            subjects = [*read_block_list(blocks)]
+        elif blocks is None and space is not None and architecture is not None:
+            choices = parse_numbers("--architecture", architecture)
+            subjects = [network_of(load_space(space, classes), choices)]
+        else:
+            raise UsageError("give --blocks FILE.json, or --space NAME and --architecture 0,1,2")
+        estimates = [(subject, estimator.estimate(subject)) for subject in subjects]
+        if json:
+            print_json(
+                {
+                    "setup": asdict(estimator.setup),
+                    "estimates": [
+                        {"model": subject_to_json(subject), **asdict(estimate)}
+                        for subject, estimate in estimates
+                    ],
+                }
+            )
+        else:
+            labelled = ((subject_label(subject), estimate) for subject, estimate in estimates)
+            output.print_estimates(estimator.setup.key, labelled)
+
+    exit_with_code(run)
