@@ -1,8 +1,11 @@
 """How well is the latency of blocks predicted that were never measured?
 
 Draws random blocks such as mobile networks are made of, measures them all (resuming from
-`--store`), fits predictors to some of them and compares the others. Beside it: boosting on the
-same features, a random forest on the plain configuration, and FLOPs, fitted to the same blocks.
+`--store`), fits predictors to some of them and compares the others. `predictor` learns from random
+blocks, `adaptive` from as many that it chose among the same ones, batch by batch, as
+`latkit profile --adaptive` does; `gain` is adaptive minus random for the same seed. Beside it:
+boosting on the same features, a random forest on the plain configuration, and FLOPs, fitted to the
+same random blocks.
 
     python benchmarks/blocks.py --runtime onnxruntime --cores 1 --json blocks.json
 """
@@ -14,18 +17,25 @@ import dataclasses
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from latkit.devices.console import exit_with_code, progress_bar
-from latkit.devices.device import TimingProtocol
+from latkit.devices.device import Device, TimingProtocol
 from latkit.devices.errors import DeviceError
 from latkit.devices.measurement import Measurement
 from latkit.devices.options import DeviceOptions
 from latkit.devices.registry import open_device
+from latkit.latency.adaptive import (
+    FIRST,
+    AdaptiveChoice,
+    Candidates,
+    batch_size,
+    random_part,
+)
 from latkit.latency.blocks import BLOCK_KINDS, Block, ConvBlock, Depthwise, MBConv, Pointwise
 from latkit.latency.calibration import fit_relative
 from latkit.latency.counts import block_counts
@@ -64,8 +74,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Formatter)
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "litert"))
     parser.add_argument("--test", type=int, default=300, help="blocks that are only predicted")
+    parser.add_argument("--pool", type=int, default=1500, help="blocks to choose training from")
     parser.add_argument("--train", type=_numbers, default=(60, 100, 300), help="blocks to fit to")
-    parser.add_argument("--seeds", type=_numbers, default=(0, 1, 2), help="choices of those blocks")
+    parser.add_argument(
+        "--seeds", type=_numbers, default=(0, 1, 2, 3, 4), help="choices of those blocks"
+    )
     parser.add_argument("--block-seed", type=int, default=0, help="draws the blocks")
     parser.add_argument("--store", type=Path, help="default: a temporary one")
     parser.add_argument("--eviction-bytes", type=int, default=0)
@@ -85,28 +98,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    # The pool is larger than the largest training set, so that those of different seeds differ.
-    pool = max(arguments.train) * 3 // 2
-    blocks = draw(arguments.test + pool, arguments.block_seed)
+    blocks = draw(arguments.test + arguments.pool, arguments.block_seed)
     device = open_device("cpu", DeviceOptions(runtime=arguments.runtime, cores=arguments.cores))
     started = time.perf_counter()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Store(arguments.store or Path(folder) / "store.db") as store,
-        progress_bar() as progress,
-    ):
-        result = profile(
-            device,
-            [(block, arguments.eviction_bytes) for block in blocks],
-            store,
-            TimingProtocol(rounds=arguments.rounds),
-            progress=progress,
-        )
+    measured = measure(device, blocks, arguments)
     profiling_s = time.perf_counter() - started
-    if result.failures:
-        (model, _), cause = next(iter(result.failures.items()))
-        raise DeviceError(f"{len(result.failures)} blocks failed. The first, {model}: {cause}")
-    measured = [result.measurements[block.key, arguments.eviction_bytes] for block in blocks]
     latency_ms = np.array([item.median_ms for item in measured])
     started = time.perf_counter()
     figures, rows = compare(blocks, latency_ms, arguments.test, arguments.train, arguments.seeds)
@@ -121,12 +117,34 @@ def run(arguments: argparse.Namespace) -> None:
             "block_seed": arguments.block_seed,
             "blocks": Counter(type(block).__name__ for block in blocks),
             "test_blocks": arguments.test,
-            "training_pool": pool,
+            "training_pool": arguments.pool,
             "interval_coverage_asked": COVERAGE,
             **_quality(measured),
         },
         arguments.json,
     )
+
+
+def measure(
+    device: Device, blocks: Sequence[Block], arguments: argparse.Namespace
+) -> list[Measurement]:
+    """Measurements of blocks, as far as `--store` lacks them; each must succeed."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store(arguments.store or Path(folder) / "store.db") as store,
+        progress_bar() as progress,
+    ):
+        result = profile(
+            device,
+            [(block, arguments.eviction_bytes) for block in blocks],
+            store,
+            TimingProtocol(rounds=arguments.rounds),
+            progress=progress,
+        )
+    if result.failures:
+        (model, _), cause = next(iter(result.failures.items()))
+        raise DeviceError(f"{len(result.failures)} blocks failed. The first, {model}: {cause}")
+    return [result.measurements[block.key, arguments.eviction_bytes] for block in blocks]
 
 
 def _quality(measured: Sequence[Measurement]) -> dict[str, Any]:
@@ -219,26 +237,19 @@ def compare(
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Figures, averaged over seeds, and rows; the first `test` blocks are only predicted."""
     rows = []
+    held_out, held_out_ms = blocks[:test], latency_ms[:test]
     for name, model in MODELS.items():
         for count in train:
             for seed in seeds:
                 random = np.random.default_rng(seed)
                 chosen = test + random.permutation(len(blocks) - test)[:count]
                 predict = model([blocks[index] for index in chosen], latency_ms[chosen], seed)
-                error = predict(blocks[:test]) / latency_ms[:test] - 1
-                rows.append(
-                    {
-                        "model": name,
-                        "train": count,
-                        "seed": seed,
-                        "rmspe": float(np.sqrt(np.mean(error**2))),
-                        "within_5": float(np.mean(np.abs(error) <= 0.05)),
-                        "within_10": float(np.mean(np.abs(error) <= 0.1)),
-                        **_interval(predict, blocks[:test], latency_ms[:test]),
-                    }
-                )
+                rows.append(_row(name, count, seed, predict, held_out, held_out_ms))
+    for seed in seeds:
+        for count, predict in adaptive(blocks[test:], latency_ms[test:], train, seed):
+            rows.append(_row("adaptive", count, seed, predict, held_out, held_out_ms))
     figures = {}
-    for name in MODELS:
+    for name in (*MODELS, "adaptive"):
         prefix = "" if name == "predictor" else f"{name}_"
         for count in train:
             of_model = [row for row in rows if (row["model"], row["train"]) == (name, count)]
@@ -246,7 +257,63 @@ def compare(
                 if of_model[0][figure] != "":
                     mean = float(np.mean([row[figure] for row in of_model]))
                     figures[f"{prefix}{figure}_{count}"] = mean
-    return figures, rows
+    return figures | gains(rows, train), rows
+
+
+def adaptive(
+    blocks: Sequence[Block], latency_ms: Array, counts: Sequence[int], seed: int
+) -> Iterator[tuple[int, Predict]]:
+    """Predictors of ever more blocks, chosen among all of these as they would be measured."""
+    known = dict(zip(blocks, latency_ms.tolist(), strict=True))
+    choice = AdaptiveChoice(Candidates.of_blocks(blocks), seed)
+    choice.at_random(min(FIRST, *counts))
+    for count in sorted(counts):
+        while True:
+            measured = list(choice.picked)
+            predictor = LatencyPredictor().fit(
+                measured,
+                [known[block] for block in measured],
+                seed,
+                at_random=list(choice.picked.values()),
+            )
+            batch = min(batch_size(len(measured)), count - len(measured))
+            if not batch:
+                break
+            choice.at_random(random_part(batch))
+            choice.unsure(predictor, measured, len(measured) + batch - len(choice.picked))
+        yield count, predictor.predict
+
+
+def gains(rows: Sequence[dict[str, Any]], counts: Sequence[int]) -> dict[str, float]:
+    """Adaptive minus random for the same seed: mean and standard deviation over the seeds."""
+    figures = {}
+    for count in counts:
+        within = {
+            (row["model"], row["seed"]): row["within_10"] for row in rows if row["train"] == count
+        }
+        found = [
+            within["adaptive", seed] - value
+            for (name, seed), value in within.items()
+            if name == "predictor"
+        ]
+        figures[f"gain_within_10_{count}"] = float(np.mean(found))
+        figures[f"gain_within_10_sd_{count}"] = float(np.std(found, ddof=min(1, len(found) - 1)))
+    return figures
+
+
+def _row(
+    model: str, count: int, seed: int, predict: Predict, blocks: Sequence[Block], latency_ms: Array
+) -> dict[str, Any]:
+    error = predict(blocks) / latency_ms - 1
+    return {
+        "model": model,
+        "train": count,
+        "seed": seed,
+        "rmspe": float(np.sqrt(np.mean(error**2))),
+        "within_5": float(np.mean(np.abs(error) <= 0.05)),
+        "within_10": float(np.mean(np.abs(error) <= 0.1)),
+        **_interval(predict, blocks, latency_ms),
+    }
 
 
 def _interval(predict: Predict, blocks: Sequence[Block], latency_ms: Array) -> dict[str, Any]:

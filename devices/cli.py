@@ -61,4 +61,5 @@ def _described(listing: DeviceListing) -> str:
 
 def _runtimes(listing: DeviceListing) -> str:
     installed = [f"{name} {version}" for name, version in listing.runtimes.items()]
-    return "\n".join(installed + list(listing.missing.values()))
+    able = ", ".join(listing.precisions)
+    return "\n".join([*installed, *([f"in {able}"] if able else []), *listing.missing.values()])

@@ -10,13 +10,14 @@ from typing import Any
 
 from .backend import Visited
 from .canary import canary_file
-from .convert import default_cache, each_prepared, prepare
+from .convert import check_precision, default_cache, each_prepared, prepare
 from .device import PRECISIONS, Device, Model, Precision, Round, Setup, TimingProtocol
 from .errors import DeviceError, LatkitError, UsageError
 from .host import allowed_cores, can_pin, hardware_name, host_facts
 from .job import HostJob, Job
 from .kind import DeviceListing
 from .options import DeviceOptions
+from .precision import convolution_runs_as, described, made_by
 from .rounds import measure_rounds
 from .runtimes import RUNTIMES, find_runtime, runtime_facts
 from .worker_process import WorkerProcess
@@ -30,8 +31,8 @@ class CpuDevice:
 
     Every process that times is fresh, pinned to `cores` (by default the last `threads` of those
     allowed, where the host can pin), and loads all models before its first round. Conversions are
-    kept in `cache`. Raises `DeviceError` where the runtime is not installed or can't do
-    `precision`, `UsageError` where the cores don't fit.
+    kept in `cache`. Raises `DeviceError` where the runtime, or what writes its files in
+    `precision`, is not installed, `UsageError` where the cores don't fit.
     """
 
     def __init__(
@@ -46,12 +47,8 @@ class CpuDevice:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._runtime = find_runtime(runtime)
-        if precision not in PRECISIONS:
-            raise UsageError(
-                f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}"
-            )
-        if precision != "float32":
-            raise DeviceError(f"the cpu device does not support {precision} yet; use float32")
+        check_precision(precision)
+        made_by(self._runtime.suffix, precision)
         self._cache = default_cache() if cache is None else cache
         self.timeout_s = timeout_s
         self._setup = Setup(
@@ -71,7 +68,12 @@ class CpuDevice:
 
     def info(self) -> dict[str, Any]:
         """Everything about the host and the runtime that could explain a latency."""
-        return {**host_facts(), **runtime_facts(self._runtime, self._setup.threads)}
+        suffix, precision = self._runtime.suffix, self._setup.precision
+        form = described(suffix, precision, platform.machine())
+        if suffix == ".onnx" and precision != "float32":
+            form["convolution_runs_as"] = convolution_runs_as(precision, platform.machine())
+        facts = runtime_facts(self._runtime, self._setup.threads)
+        return {**host_facts(), **facts, "precision": form}
 
     def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
         """Time `models` by `protocol`; yield each round as it is finished. See `measure_rounds`."""
@@ -83,12 +85,13 @@ class CpuDevice:
 
     def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
         """The files that the runtime eats, converted where needed."""
-        found = each_prepared(models, self._prepare)
+        precision = self._setup.precision
+        found = each_prepared(models, lambda path: self._prepare(path, precision))
         return [str(item) if isinstance(item, Path) else item for item in found]
 
     def canary(self) -> str:
-        """The canary's file."""
-        return str(self._prepare(canary_file(self._cache)))
+        """The canary's file: float32 in every precision, since it watches the host."""
+        return str(self._prepare(canary_file(self._cache), "float32"))
 
     def worker(self, job: Job, folder: Path) -> WorkerProcess:
         """A fresh process of this host."""
@@ -117,8 +120,9 @@ class CpuDevice:
         del before
         return 0.0
 
-    def _prepare(self, path: Path) -> Path:
-        return prepare(path, self._runtime.name, self._cache, self._setup.batch_size).resolve()
+    def _prepare(self, path: Path, precision: Precision) -> Path:
+        name, batch_size = self._runtime.name, self._setup.batch_size
+        return prepare(path, name, self._cache, batch_size, precision).resolve()
 
 
 class CpuKind:
@@ -155,11 +159,19 @@ class CpuKind:
         del options
         versions: dict[str, str] = {}
         missing: dict[str, str] = {}
+        able: set[Precision] = set()
         for name, runtime in RUNTIMES.items():
             try:
                 versions[name] = runtime.version()
             except LatkitError as error:
                 missing[name] = str(error)
+                continue
+            for precision in PRECISIONS:
+                try:
+                    made_by(runtime.suffix, precision)
+                    able.add(precision)
+                except LatkitError as error:
+                    missing[f"{name} {precision}"] = str(error)
         return [
             DeviceListing(
                 "cpu",
@@ -170,6 +182,7 @@ class CpuKind:
                 missing=missing,
                 cores=allowed_cores(),
                 can_pin=can_pin(),
+                precisions=tuple(item for item in PRECISIONS if item in able),
             )
         ]
 

@@ -13,7 +13,8 @@ from .options import DeviceOptions
 class DeviceListing:
     """A device that is there: its address, and what it can do.
 
-    `runtimes` maps the installed ones to their versions, `missing` the others to the reason.
+    `runtimes` maps the installed ones to their versions, `missing` the others to the reason;
+    `precisions` are those that one of the runtimes has, and what another lacks is in `missing`.
     `problem` says why the device can't be used now, and what to do about it. What isn't known is
     empty or `None`.
     """

@@ -5,6 +5,7 @@ What counts as work:
 - convolution and linear layer: 2 FLOPs a multiply-accumulate, padding included, bias not;
 - element-wise operation, fused or not: 1 FLOP an output element, whatever the function;
 - pooling: 1 FLOP an element of each window; a reduction: 1 FLOP an input element;
+- softmax and normalization: the few FLOPs an element that their definitions have;
 - what only moves data (concatenation, transposition, ...): none, only its bytes;
 - what a runtime does ahead of time (views, shapes, anything made of constants alone): nothing.
 """
@@ -16,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -24,59 +24,26 @@ from onnx import TensorProto, helper, shape_inference
 
 from ..devices.errors import UsageError
 from .blocks import Block
+from .kernels import CONVOLUTIONS, VIEWS, Kernel, KernelKind, Value, node_kernel, value_of
 from .network import Network
 from .onnx_model import build_onnx, parameter_shapes, subject_graph
 
-KernelKind = Literal[
-    "conv", "pointwise", "depthwise", "linear", "pool", "global_pool", "elementwise", "copy"
+__all__ = [
+    "FUSED",
+    "Counts",
+    "Kernel",
+    "KernelKind",
+    "block_counts",
+    "count",
+    "inferred_values",
+    "network_counts",
 ]
-"""`conv` is a dense or grouped convolution of any window, `linear` a matrix product."""
 
 FUSED = frozenset({"BatchNormalization", "Clip", "Relu"})
 """Operations that become part of the convolution before them, if nothing else reads it."""
 
-_CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"})
-_LINEAR = frozenset({"Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"})
-_POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
-_REDUCTIONS = frozenset({"GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"})
-_VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-_COPIES = frozenset(
-    {"Cast", "Concat", "DepthToSpace", "Expand", "Gather", "Pad", "Slice", "SpaceToDepth", "Split"}
-    | {"Tile", "Transpose"}
-)
 _SMALL = 64
 """Constants of up to this many elements may be shapes, which shape inference has to read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """One operation as runtimes launch it: an ONNX node, with what is fused into it.
-
-    `operation` names the ONNX nodes, as in `Conv+Clip`. `kernel`, `stride` and `groups` are a
-    convolution's or a pool's, else ones. `in_channels`, `height` and `width` are the input's,
-    `out_channels`, `out_height` and `out_width` the output's.
-    """
-
-    kind: KernelKind
-    operation: str
-    flops: int
-    weight_bytes: int
-    input_bytes: int
-    output_bytes: int
-    in_channels: int = 1
-    out_channels: int = 1
-    height: int = 1
-    width: int = 1
-    out_height: int = 1
-    out_width: int = 1
-    kernel: tuple[int, ...] = (1, 1)
-    stride: tuple[int, ...] = (1, 1)
-    groups: int = 1
-
-    @property
-    def moved_bytes(self) -> int:
-        """Bytes read and written: inputs, weights, outputs."""
-        return self.input_bytes + self.weight_bytes + self.output_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +92,6 @@ def count(model: onnx.ModelProto) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Value:
-    """Shape and element type of a value that a node reads or writes."""
-
-    shape: tuple[int, ...]
-    element_type: int
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def size_bytes(self) -> int:
-        return math.ceil(self.elements * _element_bytes(self.element_type))
-
-
-@dataclass(frozen=True, slots=True)
 class _Constant:
     """A value known ahead of time, and the initializers that it was made from."""
 
@@ -154,11 +105,10 @@ class _Counter:
         graph = model.graph
         self._nodes = list(graph.node)
         self._initializers = {
-            tensor.name: _Value(tuple(tensor.dims), tensor.data_type)
-            for tensor in graph.initializer
+            tensor.name: Value(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer
         }
         self._constants = {name: _Constant(frozenset({name})) for name in self._initializers}
-        self._values: dict[str, _Value] = _infer(model) | self._initializers
+        self._values: dict[str, Value] = inferred_values(model) | self._initializers
         self._outputs = {value.name for value in graph.output}
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._used: set[str] = set()
@@ -169,7 +119,7 @@ class _Counter:
         for node in self._nodes:
             if self._is_constant(node):
                 continue
-            if node.op_type in _VIEWS:
+            if node.op_type in VIEWS:
                 self._read_constants(node.input[:1])
                 continue
             producer = made_by.get(node.input[0]) if node.input else None
@@ -207,7 +157,7 @@ class _Counter:
     def _fuses(self, node: onnx.NodeProto, producer: Kernel) -> bool:
         return (
             node.op_type in FUSED
-            and producer.operation.split("+")[0] in _CONVOLUTIONS
+            and producer.operation.split("+")[0] in CONVOLUTIONS
             and producer.operation.split("+")[-1] not in ("Clip", "Relu")
             and self._uses[node.input[0]] == 1
             and node.input[0] not in self._outputs
@@ -218,94 +168,13 @@ class _Counter:
         return replace(
             kernel,
             operation=f"{kernel.operation}+{node.op_type}",
-            flops=kernel.flops + (0 if folded else self._value(node, node.output[0]).elements),
+            flops=kernel.flops
+            + (0 if folded else value_of(node, node.output[0], self._values).elements),
             weight_bytes=kernel.weight_bytes + self._read_constants(node.input),
         )
 
     def _kernel(self, node: onnx.NodeProto) -> Kernel:
-        weight_bytes = self._read_constants(node.input)
-        inputs = [
-            self._value(node, name)
-            for name in dict.fromkeys(node.input)
-            if name and name not in self._constants
-        ]
-        outputs = [self._value(node, name) for name in node.output if name]
-        read, written = _image((inputs or outputs)[0].shape), _image(outputs[0].shape)
-        kernel = Kernel(
-            kind="elementwise",
-            operation=node.op_type,
-            flops=outputs[0].elements,
-            weight_bytes=weight_bytes,
-            input_bytes=sum(value.size_bytes for value in inputs),
-            output_bytes=sum(value.size_bytes for value in outputs),
-            in_channels=read[0],
-            height=read[1],
-            width=read[2],
-            out_channels=written[0],
-            out_height=written[1],
-            out_width=written[2],
-        )
-        if node.domain not in ("", "ai.onnx"):
-            return kernel
-        if node.op_type in _CONVOLUTIONS:
-            return self._convolution(node, kernel)
-        if node.op_type in _LINEAR:
-            return self._linear(node, kernel, outputs[0])
-        if node.op_type in _POOLS:
-            window, stride = _window(node)
-            flops = outputs[0].elements * math.prod(window)
-            return replace(kernel, kind="pool", flops=flops, kernel=window, stride=stride)
-        if node.op_type in _REDUCTIONS or node.op_type.startswith("Reduce"):
-            return replace(kernel, kind="global_pool", flops=inputs[0].elements)
-        if node.op_type in _COPIES:
-            return replace(kernel, kind="copy", flops=0)
-        return kernel
-
-    def _convolution(self, node: onnx.NodeProto, kernel: Kernel) -> Kernel:
-        weight = self._value(node, node.input[3 if node.op_type == "QLinearConv" else 1])
-        window, stride = weight.shape[2:], _ints(node, "strides")
-        groups = _attribute(node, "group", 1)
-        transposed = node.op_type == "ConvTranspose"
-        source = self._value(node, node.input[0])
-        per_element = math.prod(weight.shape[1:])
-        products = (source.elements if transposed else kernel.flops) * per_element
-        kind: KernelKind = "conv"
-        if groups > 1 and groups == kernel.in_channels:
-            kind = "depthwise"
-        elif groups == 1 and math.prod(window) == 1:
-            kind = "pointwise"
-        return replace(
-            kernel,
-            kind=kind,
-            flops=2 * products,
-            kernel=window,
-            stride=stride or (1,) * len(window),
-            groups=groups,
-        )
-
-    def _linear(self, node: onnx.NodeProto, kernel: Kernel, output: _Value) -> Kernel:
-        source = self._value(node, node.input[0])
-        depth = source.shape[0 if _attribute(node, "transA", 0) else -1]
-        return replace(
-            kernel,
-            kind="linear",
-            flops=2 * output.elements * depth,
-            in_channels=depth,
-            out_channels=output.shape[-1] if output.shape else 1,
-            height=math.prod(output.shape[:-1]),
-            out_height=math.prod(output.shape[:-1]),
-            width=1,
-            out_width=1,
-        )
-
-    def _value(self, node: onnx.NodeProto, name: str) -> _Value:
-        if name not in self._values:
-            raise UsageError(
-                f"value {name!r} of the {node.op_type} node {node.name!r} has no static shape. "
-                "Export the model with fixed input shapes (batch included), or run ONNX shape "
-                "inference on it where it holds operations of other domains."
-            )
-        return self._values[name]
+        return node_kernel(node, self._values, self._constants, self._read_constants(node.input))
 
     def _read_constants(self, names: Iterable[str]) -> int:
         """Bytes of the constants among `names`, which are then known to be used."""
@@ -327,7 +196,7 @@ class _Counter:
         return 0 if shape_like or not constant.shape else constant.elements
 
 
-def _infer(model: onnx.ModelProto) -> dict[str, _Value]:
+def inferred_values(model: onnx.ModelProto) -> dict[str, Value]:
     """Static values of a graph by name. Large constants are left out of what is inferred on."""
     lean = onnx.ModelProto()
     lean.ir_version = model.ir_version
@@ -357,31 +226,5 @@ def _infer(model: onnx.ModelProto) -> dict[str, _Value]:
         dimensions = tensor_type.shape.dim
         if tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dimensions):
             shape = tuple(d.dim_value for d in dimensions)
-            values[value.name] = _Value(shape, tensor_type.elem_type)
+            values[value.name] = Value(shape, tensor_type.elem_type)
     return values
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of a value, read as (N, C, H, W)."""
-    padded = (*shape, 1, 1, 1, 1)
-    return padded[1], padded[2], math.prod(shape[3:])
-
-
-def _window(node: onnx.NodeProto) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    window = _ints(node, "kernel_shape")
-    return window, _ints(node, "strides") or (1,) * len(window)
-
-
-def _ints(node: onnx.NodeProto, name: str) -> tuple[int, ...]:
-    return next((tuple(item.ints) for item in node.attribute if item.name == name), ())
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(item.i) for item in node.attribute if item.name == name), default)
-
-
-@lru_cache(maxsize=64)
-def _element_bytes(element_type: int) -> float:
-    if element_type in (TensorProto.INT4, TensorProto.UINT4):
-        return 0.5
-    return float(helper.tensor_dtype_to_np_dtype(element_type).itemsize)

@@ -3,6 +3,7 @@
 History of the format:
   1  meta, subjects, setups, contexts, rounds, visits, failures, discards
   2  notes: where a visit's model ran, and summaries; setups have batch_size and emulated
+  3  splits: the kernels of probe networks, timed inside them; picks: why a block was timed
 
 Rows are only ever added. Rows that hold a measurement carry a CRC-32 of their content, since
 SQLite notices a damaged page only where its structure broke.
@@ -44,7 +45,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
 
 FORMAT = "latkit.store"
-VERSION = 2
+VERSION = 3
 FULL_BELOW_BYTES = 2**16
 """A disk with less free space is full: SQLite could not even grow its shared memory on it."""
 
@@ -132,6 +133,30 @@ discards = Table(
     Column("round_id", ForeignKey("rounds.id"), primary_key=True),
     Column("reason", Text, nullable=False),
     Column("discarded_at", Double, nullable=False),
+)
+picks = Table(
+    "picks",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("setup_id", ForeignKey("setups.id"), nullable=False, index=True),
+    Column("subject_id", ForeignKey("subjects.id"), nullable=False),
+    Column("eviction_bytes", BigInteger, nullable=False),
+    Column("at_random", Integer, nullable=False),
+)
+splits = Table(
+    "splits",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("setup_id", ForeignKey("setups.id"), nullable=False, index=True),
+    Column("network", Text, nullable=False, index=True),
+    Column("accepted", Integer, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("duration_s", Double, nullable=False),
+    Column("canary_ns", Text, nullable=False),
+    Column("canary_drift", Double, nullable=False),
+    Column("info_sha256", ForeignKey("contexts.sha256"), nullable=False),
+    Column("json", Text, nullable=False),
+    Column("crc", BigInteger, nullable=False),
 )
 
 

@@ -1,4 +1,9 @@
-"""JSON documents: every file that latkit writes for later, with format, version and checksum."""
+"""JSON documents: every file that latkit writes for later, with format, version and checksum.
+
+The checksum covers format, version and body, and a document is read only where its bytes are the
+very ones that `write_document` gives for what they say: so any changed byte is noticed, white space
+included. At first it covered the body alone; such documents (`BODY_ONLY`) are read still.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,12 @@ from typing import Any
 from ..devices.errors import DamagedFileError, UsageError
 from ..devices.files import write_atomically
 
+BODY_ONLY = frozenset(
+    (f"latkit.{kind}", 1)
+    for kind in ("latency_table", "latency_predictor", "search", "exported_model")
+)
+"""Formats and versions whose documents may have a checksum of the body alone."""
+
 
 def write_document(path: Path, kind: str, version: int, body: Any) -> None:
     """Write `body` (plain JSON values) to `path`, whole or not at all.
@@ -20,10 +31,10 @@ def write_document(path: Path, kind: str, version: int, body: Any) -> None:
     document = {
         "format": f"latkit.{kind}",
         "version": version,
-        "sha256": _checksum(body),
+        "sha256": _checksum([f"latkit.{kind}", version, body]),
         "body": body,
     }
-    write_atomically(path, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomically(path, _written(document))
 
 
 def read_document(path: Path, kind: str, version: int) -> Any:
@@ -33,31 +44,55 @@ def read_document(path: Path, kind: str, version: int) -> Any:
     where it is damaged or newer.
     """
     try:
-        text = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
+    return parse_document(content, str(path), kind, version)
+
+
+def parse_document(content: bytes, name: str, kind: str, version: int) -> Any:
+    """`read_document` for what a file holds; `name` is what messages call it."""
     try:
-        document = json.loads(text)
+        document = json.loads(content)
         found, found_version = document["format"], document["version"]
         body, checksum = document["body"], document["sha256"]
-        newer = found_version > version
+        whole = checksum == _checksum([found, found_version, body])
+        old = (found, found_version) in BODY_ONLY and checksum == _checksum(body)
+        same = (whole or old) and content == _written(document)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFileError(
-            f"{path} is damaged: it is no complete latkit document. Make it again from the store."
+            f"{name} is damaged: it is no complete latkit document. {_REMEDY}"
         ) from error
-    if checksum != _checksum(body):
+    if type(found_version) is int and found_version > version and _is_of(found, kind):
+        doubt = "" if same else ", or it is damaged: its checksum does not match"
         raise DamagedFileError(
-            f"{path} is damaged: its checksum does not match. Make it again from the store."
+            f"{name} has version {found_version} of {found}; this latkit reads up to {version}. "
+            f"Install a newer latkit, which reads version {found_version}{doubt}."
         )
-    if found != f"latkit.{kind}":
-        raise UsageError(f"{path} is a {found} file; a latkit.{kind} file is needed here")
-    if newer:
+    if not (whole or old):
+        raise DamagedFileError(f"{name} is damaged: its checksum does not match. {_REMEDY}")
+    if not same:
         raise DamagedFileError(
-            f"{path} has version {found_version} of {found}; this latkit reads up to {version}. "
-            "Install a newer latkit."
+            f"{name} is damaged: it was changed after latkit wrote it, if only its white space or "
+            f"order. {_REMEDY}"
         )
+    if not _is_of(found, kind):
+        raise UsageError(f"{name} is a {found} file; a latkit.{kind} file is needed here")
+    if type(found_version) is not int or found_version < 1:
+        raise DamagedFileError(f"{name} is damaged: {found_version!r} is no version. {_REMEDY}")
     return body
 
 
-def _checksum(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+_REMEDY = "Make it again, or take another copy of it."
+
+
+def _is_of(found: object, kind: str) -> bool:
+    return found == f"latkit.{kind}"
+
+
+def _written(document: Any) -> bytes:
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

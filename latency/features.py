@@ -19,11 +19,18 @@ from numpy.typing import NDArray
 from .blocks import Block
 from .counts import Kernel, block_counts
 
+Sample = Block | Kernel | tuple[Kernel, ...]
+"""What a latency is learned of: a block, one kernel, or several kernels that run in a row."""
+
 PIXEL_TILE = 7
 """Output pixels that a matrix kernel computes at once, about: 5 to 8 on current processors."""
 
 CHANNEL_TILES = (1, 2, 4)
 """Channel vectors that a kernel may compute at once; the fit tells which."""
+
+PIXEL_TILES = (5, 6, 7)
+ROW_TILES = (4, 6, 8)
+"""Candidates for those tiles, of which a model may learn what it can."""
 
 WIDTH_TILE = 6
 """Pixels of a row that a convolution kernel computes at once, about."""
@@ -37,29 +44,75 @@ ALIASING_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """What one kernel adds to a block; or, as group `call`, what calling the block adds.
+
+    Kernels of one `group` are compared with each other by their `features`.
+    """
+
+    group: str
+    work: Mapping[str, float]
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """One block as a predictor sees it.
 
-    `work` are non-negative amounts whose weighted sum is the physical estimate; `features` go to
-    the boosted trees; `ranges` and `categories` tell whether a block is like those trained on.
+    `work` are non-negative amounts whose weighted sum is the physical estimate; `terms` are the
+    same amounts by kernel; `features` are of the whole block; `ranges` and `categories` tell
+    whether a block is like those trained on.
     """
 
     work: Mapping[str, float]
+    terms: tuple[Term, ...]
     features: Mapping[str, float]
     ranges: Mapping[str, float]
     categories: frozenset[str]
 
 
+WHOLE = "whole"
+"""Group of what is compared between whole samples, by those of their features that follow."""
+
+_WHOLE_FEATURES = frozenset(
+    {"log flops", "log intensity", "log weight bytes", "log largest output", "log pixels in"}
+    | {"kernels", "squeeze-excite", "residual", "stride"}
+)
+
+
+def is_whole_feature(name: str) -> bool:
+    """Whether whole samples are compared by this feature."""
+    return name in _WHOLE_FEATURES or name.startswith(("kind ", "activation ", "kernel "))
+
+
 @lru_cache(maxsize=100_000)
-def describe(block: Block, channel_grid: int) -> Description:
-    """Describe a block for a runtime with this channel grid; remembered."""
-    kernels = block_counts(block).kernels
+def describe(sample: Sample, channel_grid: int) -> Description:
+    """Describe a sample for a runtime with this channel grid; remembered."""
+    kernels = kernels_of(sample)
+    terms = [kernel_term(kernel, channel_grid) for kernel in kernels]
+    if kernels:
+        terms.append(_call_term(kernels, channel_grid))
+    work: Counter[str] = Counter()
+    for term in terms:
+        work.update(term.work)
     return Description(
-        work=_work(kernels, channel_grid),
-        features=_features(block, kernels, channel_grid),
-        ranges=_ranges(block, kernels),
-        categories=_categories(block, kernels),
+        work=dict(work),
+        terms=tuple(terms),
+        features=_features(sample, kernels, channel_grid),
+        ranges=_ranges(kernels),
+        categories=_categories(sample, kernels),
     )
+
+
+def kernels_of(sample: Sample) -> tuple[Kernel, ...]:
+    """The kernels that a sample runs, in order; none for an identity."""
+    match sample:
+        case Kernel():
+            return (sample,)
+        case tuple():
+            return sample
+        case _:
+            return block_counts(sample).kernels
 
 
 def matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> NDArray[np.float64]:
@@ -84,7 +137,9 @@ def kernel_class(kernel: Kernel, channel_grid: int) -> str:
             return "vector"
         if kernel.kind == "conv" and kernel.in_channels < channel_grid:
             return "stem"
-    return kernel.operation if kernel.kind in ("elementwise", "copy") else kernel.kind
+    if kernel.kind in ("elementwise", "copy"):
+        return f"{kernel.operation} {kernel.layout}".strip()
+    return kernel.kind
 
 
 def round_up(value: int, step: int) -> int:
@@ -92,22 +147,77 @@ def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _work(kernels: Sequence[Kernel], grid: int) -> dict[str, float]:
-    work: defaultdict[str, float] = defaultdict(float, block=1.0)
-    for kernel in kernels:
-        of = kernel_class(kernel, grid)
-        work["kernels"] += 1
-        work[f"kernels {of}"] += 1
-        _add_class_work(work, of, kernel, grid)
-        work["moved bytes"] += kernel.moved_bytes
-        work["weight bytes"] += kernel.weight_bytes
-        work["spilled bytes"] += max(0, kernel.moved_bytes - CACHE_BYTES)
-        for fused in kernel.operation.split("+")[1:]:
-            work[f"fused {fused}"] += kernel.output_bytes
-    if kernels:
-        work["input bytes"] = kernels[0].input_bytes
-        work["output bytes"] = kernels[-1].output_bytes
-    return dict(work)
+@lru_cache(maxsize=200_000)
+def kernel_term(kernel: Kernel, channel_grid: int) -> Term:
+    """Work and features of one kernel, which depend on nothing around it."""
+    of = kernel_class(kernel, channel_grid)
+    work: defaultdict[str, float] = defaultdict(float, {"kernels": 1, f"kernels {of}": 1})
+    _add_class_work(work, of, kernel, channel_grid)
+    if kernel.layout and kernel.flops:
+        work[f"flops {of} in {kernel.layout}"] = kernel.flops
+    work["moved bytes"] = kernel.moved_bytes
+    work["weight bytes"] = kernel.weight_bytes
+    work["spilled bytes"] = max(0, kernel.moved_bytes - CACHE_BYTES)
+    for fused in kernel.operation.split("+")[1:]:
+        work[f"fused {fused}"] += kernel.output_bytes
+    return Term(of, dict(work), _kernel_features(kernel, of, channel_grid))
+
+
+def _call_term(kernels: Sequence[Kernel], grid: int) -> Term:
+    """What calling a block costs beside its kernels: its overhead, its input and its output."""
+    first, last = kernels[0], kernels[-1]
+    work = {"block": 1.0, "input bytes": first.input_bytes, "output bytes": last.output_bytes}
+    features = {
+        "log input bytes": math.log(first.input_bytes),
+        "log output bytes": math.log(last.output_bytes),
+        "log channels read": math.log(first.in_channels),
+        "log channels written": math.log(last.out_channels),
+        "few channels read": float(first.in_channels < grid),
+        "few channels written": float(last.out_channels < grid),
+        "kernels": len(kernels),
+        f"first is {kernel_class(first, grid)}": 1.0,
+        f"last is {kernel_class(last, grid)}": 1.0,
+    }
+    return Term("call", work, features)
+
+
+def _kernel_features(kernel: Kernel, of: str, grid: int) -> dict[str, float]:
+    """Where in its class a kernel stands: sizes as logarithms, and how they fit the tiles."""
+    pixels = kernel.out_height * kernel.out_width
+    features = {
+        "log pixels": math.log(pixels),
+        "log channels read": math.log(kernel.in_channels),
+        "log channels written": math.log(kernel.out_channels),
+        "log bytes": math.log(max(1, kernel.moved_bytes)),
+    }
+    if of in (*_MATRIX_CLASSES, "stem", "linear", "matmul"):
+        features["rest read"] = kernel.in_channels % grid / grid
+        for vectors in CHANNEL_TILES:
+            tile = vectors * grid
+            padded = round_up(kernel.out_channels, tile)
+            features[f"padding {vectors}"] = math.log(padded / kernel.out_channels)
+            if vectors > 1:
+                features[f"rest {vectors}"] = kernel.out_channels % tile / tile
+        features["groups"] = math.log(kernel.groups) if of != "depthwise" else 0.0
+    if max(kernel.kernel) > 1:
+        size = kernel.kernel[0]
+        features |= {f"window {each}": float(size == each) for each in KERNEL_SIZES}
+        features["log window"] = math.log(size)
+        features["log stride"] = math.log(max(kernel.stride))
+        features["log dilation"] = math.log(max(kernel.dilation))
+        features["log row"] = math.log(kernel.out_width)
+        features["edge"] = min(1.0, (size - 1) / kernel.width)
+    if pixels > 1:
+        for tile in ROW_TILES:
+            features[f"row padding {tile}"] = math.log(
+                round_up(kernel.out_width, tile) / kernel.out_width
+            )
+    if of == "pointwise":
+        for tile in PIXEL_TILES:
+            features[f"pixel padding {tile}"] = math.log(round_up(pixels, tile) / pixels)
+    if kernel.layout:
+        features[f"layout {kernel.layout}"] = 1.0
+    return features | {f"fused {name}": 1.0 for name in kernel.operation.split("+")[1:]}
 
 
 def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid: int) -> None:
@@ -144,12 +254,14 @@ def _add_class_work(work: defaultdict[str, float], of: str, kernel: Kernel, grid
             for vectors in CHANNEL_TILES[:2]:
                 if kernel.out_channels % (vectors * grid):
                     work[f"broken products depthwise {vectors} vectors"] += pixels * window
-        case "vector":
-            work["products vector"] += kernel.flops / 2
+        case "vector" | "matmul":
+            work[f"products {of}"] += kernel.flops / 2
         case "pool" | "global_pool":
             work[f"flops {of}"] += kernel.flops
             work[f"channels {of}"] += kernel.in_channels
         case _:
+            if kernel.kind in ("reduce", "softmax", "normalization"):
+                work[f"flops {of}"] += kernel.flops
             work["bytes"] += kernel.output_bytes
             work[f"bytes {of}"] += kernel.output_bytes
 
@@ -167,8 +279,8 @@ def _taps_inside(kernel: Kernel) -> int:
     return taps
 
 
-def _features(block: Block, kernels: Sequence[Kernel], grid: int) -> dict[str, float]:
-    """Features of the block; categories as 0 or 1, amounts as logarithms."""
+def _features(sample: Sample, kernels: Sequence[Kernel], grid: int) -> dict[str, float]:
+    """Features of the sample; categories as 0 or 1, amounts as logarithms."""
     if not kernels:
         return {}
     classes = [kernel_class(kernel, grid) for kernel in kernels]
@@ -201,8 +313,10 @@ def _features(block: Block, kernels: Sequence[Kernel], grid: int) -> dict[str, f
     wide = [kernel for kernel in wide if kernel.out_height * kernel.out_width > 1] or [last]
     for place, kernel in (("first", wide[0]), ("last", wide[-1])):
         features |= _alignment(place, kernel, grid)
-    activation = getattr(block, "activation", "none")
-    return features | {f"activation {activation}": 1.0, f"kind {type(block).__name__}": 1.0}
+    if not isinstance(sample, Block):
+        return features
+    activation = getattr(sample, "activation", "none")
+    return features | {f"activation {activation}": 1.0, f"kind {type(sample).__name__}": 1.0}
 
 
 _MATRIX_CLASSES = ("conv", "depthwise", "pointwise", "vector")
@@ -225,19 +339,18 @@ def _alignment(place: str, kernel: Kernel, grid: int) -> dict[str, float]:
     }
 
 
-def _ranges(block: Block, kernels: Sequence[Kernel]) -> dict[str, float]:
-    counts = block_counts(block)
+def _ranges(kernels: Sequence[Kernel]) -> dict[str, float]:
     return {
-        "FLOPs": counts.flops,
-        "bytes moved": counts.moved_bytes,
-        "bytes of weights": counts.weight_bytes,
+        "FLOPs": sum(kernel.flops for kernel in kernels),
+        "bytes moved": sum(kernel.moved_bytes for kernel in kernels),
+        "bytes of weights": sum(kernel.weight_bytes for kernel in kernels),
         "pixels": max((kernel.height * kernel.width for kernel in kernels), default=0),
         "channels": max((kernel.out_channels for kernel in kernels), default=0),
     }
 
 
-def _categories(block: Block, kernels: Sequence[Kernel]) -> frozenset[str]:
-    found = {f"block kind {type(block).__name__}"}
+def _categories(sample: Sample, kernels: Sequence[Kernel]) -> frozenset[str]:
+    found = {f"block kind {type(sample).__name__}"} if isinstance(sample, Block) else set()
     for kernel in kernels:
         found.add(f"operation {kernel.operation}")
         if kernel.kind in ("conv", "depthwise", "pool"):

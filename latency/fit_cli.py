@@ -1,4 +1,4 @@
-"""The verb `fit`: fits a predictor to all measured blocks."""
+"""The verb `fit`: fits a predictor to all measured blocks, or to the kernels of networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import asdict
 import typer
 
 from ..devices.console import exit_with_code, print_json, stdout
+from ..devices.errors import UsageError
 from . import output
+from .kernel_cli import KernelsOption, fit_kernels
 from .options import (
     AllowEmulatedOption,
     AnyAcceleratorOption,
@@ -35,6 +37,7 @@ def register(app: typer.Typer) -> None:
 
 def fit_verb(
     output_path: OutputOption,
+    kernels: KernelsOption = False,
     store: StoreOption = DEFAULT_STORE,
     device: AnyDeviceOption = None,
     runtime: AnyRuntimeOption = None,
@@ -48,16 +51,25 @@ def fit_verb(
     allow_emulated: AllowEmulatedOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fit a predictor to all measured blocks, and print its cross-validated error."""
+    """Fit a predictor to all measured blocks, and print its cross-validated error.
+
+    With --kernels: a predictor of whole model files, to what `latkit profile --kernels` timed.
+    """
 
     choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
 
     def run() -> None:
         from .predicting import fit_predictor
+        from .predictor import COVERAGE
 
         with Store(store, create=False) as kept:
             setup = choice.choose(kept)
             refuse_emulated(setup, allow_emulated)
+            if kernels:
+                if eviction_bytes is not None:
+                    raise UsageError("--eviction-bytes does not go with --kernels")
+                fit_kernels(kept, setup, output_path, seed, json)
+                return
             fitted = fit_predictor(kept, setup, eviction_bytes, seed)
         fitted.predictor.save(output_path)
         if json:
@@ -66,17 +78,24 @@ def fit_verb(
                     "setup": asdict(setup),
                     "eviction_bytes": fitted.eviction_bytes,
                     "blocks": fitted.blocks,
+                    "at_random": fitted.at_random,
+                    "parts": fitted.parts,
                     "cross_validated": asdict(fitted.error),
                     "output": str(output_path),
                 }
             )
             return
         stdout.print(
-            f"{setup.key}\n{fitted.blocks} blocks, {fitted.eviction_bytes} bytes evicted",
+            f"{setup.key}\n{fitted.blocks} blocks, {fitted.at_random} of them drawn at random; "
+            f"{fitted.eviction_bytes} bytes evicted\n{', '.join(fitted.parts)}",
             markup=False,
             highlight=False,
         )
         output.print_errors({"predictor, cross-validated": fitted.error})
+        if fitted.error.inside is not None:
+            stdout.print(
+                f"{fitted.error.inside:.0%} lie in intervals of {COVERAGE:.0%}", highlight=False
+            )
         stdout.print(f"written to {output_path}", markup=False, highlight=False)
 
     exit_with_code(run)

@@ -16,6 +16,7 @@ and `DEFAULT_GRID` is kept, which divides the widths that spaces are made of.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,9 @@ NOISE_FACTOR = 3.0
 
 FEWEST_POINTS = 3
 """Points halfway between multiples that a step needs to be judged by."""
+
+DIP = 0.01
+"""Share by which a wider probe may be faster and still count as noise."""
 
 PROBE_CHANNELS = (*range(32, 132, 4), 33, 46, 57, 70, 83, 94)
 """Widths to probe: all multiples of 4 over three periods of 32, and some that are none."""
@@ -77,6 +81,20 @@ def channel_grid(channels: Sequence[int], latency_ms: Sequence[float]) -> int:
         if _sticks_out(excess(probes, step), np.array([-c % step / c for c in halfway])):
             return step
     return DEFAULT_GRID
+
+
+def grows(channels: Sequence[int], latency_ms: Sequence[float], grid: int) -> bool:
+    """Whether the probes confirm that on multiples of `grid` a wider block is never faster.
+
+    No where fewer than `FEWEST_POINTS` of them lie there.
+    """
+    on_grid = sorted(
+        (width, value)
+        for width, value in zip(channels, latency_ms, strict=True)
+        if width % grid == 0
+    )
+    steps = [after / before for (_, before), (_, after) in itertools.pairwise(on_grid)]
+    return len(on_grid) >= FEWEST_POINTS and min(steps) >= 1 - DIP
 
 
 def excess(probes: Mapping[int, float], step: int) -> NDArray[np.float64]:

@@ -68,7 +68,11 @@ CoresOption = Annotated[
     typer.Option("--cores", help="Processors to pin to, such as 0,1. Default: the device's."),
 ]
 PrecisionOption = Annotated[
-    str, typer.Option("--precision", help="float32, float16 or int8, as the device can.")
+    str,
+    typer.Option(
+        "--precision",
+        help="float32, float16 or int8: .onnx files are written in it before they are timed.",
+    ),
 ]
 StoreOption = Annotated[
     str, typer.Option("--store", help="The store: a path (SQLite), or a database's URL.")

@@ -11,8 +11,11 @@ from rich.progress import Progress
 from ..devices.console import print_json, stdout
 from ..devices.device import Device, ModelKey, Setup, TimingProtocol
 from ..devices.errors import DeviceError, LatkitError, UnstableError
-from ..devices.per_op import OperationTimes, operation_times
+from ..devices.operations import device_operations
+from ..devices.per_op import OperationTimes
 from . import output
+from .adaptive_profile import AdaptiveOutcome
+from .kernel_profile import KernelProfile
 from .profile import Profile, Request, profile
 from .space_profile import SpaceProfile
 from .store import Store
@@ -76,7 +79,26 @@ class ModelsOutcome:
         return self.unstable
 
 
-Outcome = SpaceOutcome | ModelsOutcome
+@dataclass(frozen=True)
+class KernelsOutcome:
+    """Probe networks that were timed kernel by kernel."""
+
+    profile: KernelProfile
+
+    def json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self.profile)
+
+    def print(self) -> None:
+        """For people."""
+        output.print_kernel_profile(self.profile)
+
+    def error(self) -> LatkitError | None:
+        """Networks that can't be timed are named, and stop nothing: others take their place."""
+        return None
+
+
+Outcome = SpaceOutcome | ModelsOutcome | KernelsOutcome | AdaptiveOutcome
 
 
 def time_models(
@@ -109,12 +131,10 @@ def time_models(
     return ModelsOutcome(device.setup, result, subjects, unstable)
 
 
-def with_operations(outcome: Outcome) -> Outcome:
+def with_operations(outcome: ModelsOutcome, device: Device) -> ModelsOutcome:
     """The outcome with the times of the single operations of its model files."""
-    if not isinstance(outcome, ModelsOutcome):
-        return outcome
     operations = {
-        str(subject.path): operation_times(subject.path, outcome.setup)
+        str(subject.path): device_operations(device, subject.path)
         for key, subject in outcome.subjects.items()
         if isinstance(subject, ModelFile) and key in outcome.profile.measurements
     }

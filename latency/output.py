@@ -14,6 +14,9 @@ from ..devices.device import ModelKey, Setup
 from ..devices.measurement import Measurement
 from ..devices.per_op import OperationTimes
 from .calibration import Calibration, PredictionError
+from .counts import Kernel
+from .kernel_profile import KernelProfile
+from .model_prediction import ModelPrediction
 from .profile import Profile
 from .space_profile import SpaceProfile
 from .subject import Subject, subject_label, subject_to_json
@@ -200,3 +203,55 @@ def print_operations(label: str, times: OperationTimes) -> None:
     ):
         table.add_row(name, "", milliseconds(value), f"{value / times.whole_ms:.1%}")
     stdout.print(table)
+
+
+def print_kernel_profile(result: KernelProfile) -> None:
+    """Print what kernel profiling came to, and which networks could not be timed."""
+    stdout.print(
+        Text(
+            f"{result.setup.key}\n{result.networks} probe networks of {result.kernels} kernels, "
+            f"timed in {result.seconds / 60:.1f} minutes"
+        )
+    )
+    print_failures({(name, 0): cause for name, cause in result.failures.items()})
+
+
+def print_model_prediction(label: str, prediction: ModelPrediction) -> None:
+    """Print what each kernel of a model adds, what that leaves, and the whole with its interval."""
+    table = Table("kernel", "operation", "shape", "latency, ms", "share", "why", title=Text(label))
+    for item in prediction.kernels:
+        table.add_row(
+            Text(item.name),
+            Text(item.kernel.operation),
+            kernel_shape(item.kernel),
+            milliseconds(item.latency_ms),
+            f"{item.share:.1%}",
+            Text(item.reason),
+        )
+    table.add_section()
+    for name, value in (
+        ("remainder", prediction.remainder_ms),
+        ("whole model", prediction.latency_ms),
+    ):
+        share = value / prediction.latency_ms
+        table.add_row(name, "", "", milliseconds(value), f"{share:.1%}", "")
+    stdout.print(table)
+    stdout.print(
+        Text(
+            f"{prediction.setup.key}\n{milliseconds(prediction.latency_ms)} ms, "
+            f"{interval(prediction.low_ms, prediction.high_ms)} ms"
+            + (f"; {prediction.reason}" if prediction.reason else "")
+        )
+    )
+
+
+def kernel_shape(kernel: Kernel) -> str:
+    """A kernel's input, output and window, as `32x56x56 to 64x28x28, 3x3/2`."""
+    read = f"{kernel.in_channels}x{kernel.height}x{kernel.width}"
+    written = f"{kernel.out_channels}x{kernel.out_height}x{kernel.out_width}"
+    shape = read if read == written else f"{read} to {written}"
+    if max(kernel.kernel, default=1) > 1:
+        shape += f", {'x'.join(map(str, kernel.kernel))}"
+        if max(kernel.stride, default=1) > 1:
+            shape += f"/{max(kernel.stride)}"
+    return shape

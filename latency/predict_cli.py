@@ -1,4 +1,4 @@
-"""The verb `predict`: latencies without the device."""
+"""The verb `predict`: latencies without the device, of blocks, architectures and model files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from ..devices.console import exit_with_code, print_json
 from ..devices.errors import UsageError
 from . import output
+from .model_predictor import ModelPredictor, predict_model
 from .options import (
     AnyAcceleratorOption,
     AnyBatchSizeOption,
@@ -37,11 +38,18 @@ def register(app: typer.Typer) -> None:
 
 
 def predict_verb(
+    models: Annotated[
+        list[Path] | None, typer.Argument(help="Model files: .onnx, .tflite.")
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="A table that `latkit table` wrote.")
     ] = None,
     predictor: Annotated[
-        Path | None, typer.Option("--predictor", help="A predictor that `latkit fit` wrote.")
+        Path | None,
+        typer.Option(
+            "--predictor",
+            help="A predictor that `latkit fit` wrote; for model files `latkit fit --kernels`.",
+        ),
     ] = None,
     blocks: BlocksOption = None,
     space: SpaceOption = None,
@@ -59,14 +67,20 @@ def predict_verb(
     batch_size: AnyBatchSizeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Predict the latency of blocks, or of an architecture of a space, without the device.
+    """Predict the latency of blocks, an architecture of a space, or model files.
 
+    Model files are split into the kernels that the runtime makes of them, with a line for each.
     With --device, or another of its options, a table of any other setup is refused.
     """
 
     choice = SetupChoice(device, runtime, threads, cores, precision, accelerator, batch_size)
 
     def run() -> None:
+        if models:
+            if blocks is not None or space is not None or architecture is not None:
+                raise UsageError("give model files, or --blocks, or --space; one of them")
+            _predict_files(models, table, predictor, choice, json)
+            return
         estimator = load_estimator(table, predictor)
         choice.check(estimator.setup, estimator.name)
         subjects: list[Subject]
@@ -76,7 +90,9 @@ def predict_verb(
             choices = parse_numbers("--architecture", architecture)
             subjects = [network_of(load_space(space, classes), choices)]
         else:
-            raise UsageError("give --blocks FILE.json, or --space NAME and --architecture 0,1,2")
+            raise UsageError(
+                "give model files, --blocks FILE.json, or --space NAME and --architecture 0,1,2"
+            )
         estimates = [(subject, estimator.estimate(subject)) for subject in subjects]
         if json:
             print_json(
@@ -93,3 +109,31 @@ def predict_verb(
             output.print_estimates(estimator.setup.key, labelled)
 
     exit_with_code(run)
+
+
+def _predict_files(
+    models: list[Path],
+    table: Path | None,
+    predictor: Path | None,
+    choice: SetupChoice,
+    json: bool,
+) -> None:
+    """Predict model files, and print each kernel by kernel."""
+    if predictor is None or table is not None:
+        raise UsageError("model files are predicted by --predictor, of `latkit fit --kernels`")
+    fitted = ModelPredictor.load(predictor)
+    assert fitted.setup is not None
+    choice.check(fitted.setup, f"the model predictor {predictor}")
+    predictions = [(path, predict_model(path, fitted)) for path in models]
+    if json:
+        print_json(
+            {
+                "setup": asdict(fitted.setup),
+                "models": [
+                    {"path": str(path), **prediction.to_json()} for path, prediction in predictions
+                ],
+            }
+        )
+        return
+    for path, prediction in predictions:
+        output.print_model_prediction(path.name, prediction)

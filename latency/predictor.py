@@ -1,12 +1,15 @@
 """Latency predictor: what a block that was never measured would take, with an interval.
 
 A physical model comes first: latency as a non-negative combination of amounts of work, fitted by
-relative error. Boosted trees then learn what it gets wrong (latency/hybrid.py). Intervals are
-conformal, from the errors on folds left out (Vovk et al. 2005, section 4; Barber et al. 2021).
+relative error. A Gaussian process over kernels learns what it gets wrong of each
+(latency/additive.py), boosted trees what is left where samples are many. Intervals are conformal,
+from the errors on folds left out (Vovk et al. 2005, section 4; Barber et al. 2021), each relative
+to how unsure the model was (Papadopoulos et al. 2011).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -20,33 +23,23 @@ from pydantic import ValidationError
 
 from ..devices.device import Setup
 from ..devices.errors import DamagedFileError, UsageError
-from .blocks import Block
-from .calibration import is_timed
 from .document import read_document, write_document
-from .features import describe
-from .hybrid import Columns, HybridModel, PhysicalModel, Prepared
-from .predictor_file import PredictorBody
+from .features import Sample, describe, kernels_of
+from .hybrid import HybridModel, Prepared
+from .predictor_file import PredictorBody, ProcessBody, TreesBody
+from .predictor_fit import fit_model, fold_count
+from .predictor_monotone import narrower, raised
 from .table import Estimate
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 KIND = "latency_predictor"
-VERSION = 1
+VERSION = 2
+"""1: physical model and trees. 2: also a process over kernels."""
 
 FEWEST_SAMPLES = 10
-FOLDS = 10
 COVERAGE = 0.9
-
-COMMON_GRIDS = (8, 16)
-"""Channel grids that are compared where none is given."""
-
-RARE_GRIDS = (32, 4)
-"""Grids that are compared too from `ENOUGH_FOR_RARE` blocks on: fewer can't tell so many apart."""
-
-ENOUGH_FOR_RARE = 100
-GREATEST_GRID_ERROR = 0.3
-"""Larger errors count as this when grids are compared: a rare kernel errs on any grid."""
 
 OUTSIDE_WIDENING = 3.0
 """How many times wider, as a ratio, the interval of a block unlike the training blocks is."""
@@ -57,6 +50,11 @@ RANGE_MARGIN = 0.1
 
 class LatencyPredictor:
     """Latency of blocks on one setup, learned from measured ones; in scikit-learn's manner.
+
+    A sample is a block, a kernel, or a tuple of kernels that run in a row. `trees` is how many
+    trees are tried at most, `learning_rate` theirs. With `monotone` a wider block on the channel
+    grid is never predicted to be faster (latency/predictor_monotone.py): for runtimes whose probes
+    confirm it.
 
     `setup` and `eviction_bytes` say what the latencies are of. `channel_grid` is the width of the
     runtime's vectors (see latency/grid.py); `None` takes the one that explains the training
@@ -74,47 +72,61 @@ class LatencyPredictor:
         channel_grid: int | None = None,
         trees: int = 300,
         learning_rate: float = 0.05,
+        monotone: bool = False,
     ) -> None:
         self.setup = setup
         self.eviction_bytes = eviction_bytes
         self.channel_grid = channel_grid
         self.trees = trees
         self.learning_rate = learning_rate
+        self.monotone = monotone
 
     def fit(
-        self, blocks: Sequence[Block], latency_ms: ArrayLike, seed: int = 0
+        self,
+        samples: Sequence[Sample],
+        latency_ms: ArrayLike,
+        seed: int = 0,
+        groups: Sequence[int] | None = None,
+        at_random: Sequence[bool] | None = None,
     ) -> LatencyPredictor:
-        """Learn from measured blocks. Takes seconds: `FOLDS` models are fitted for the interval.
+        """Learn from measured samples. Takes seconds: a model for each fold left out is fitted.
 
-        Blocks without an operation are left out. Raises `UsageError` for fewer than
-        `FEWEST_SAMPLES` others, and for latencies that are not positive numbers. `left_out_ms_` is
-        then what was predicted for each of the others by a model that was not fitted to it.
+        Samples without an operation are left out. `left_out_ms_` is then what was predicted for
+        each of the others by a model that was not fitted to it; nor, where `groups` gives each
+        sample a number, to any of its group. `left_out_spread_` is how unsure that model was.
+
+        Intervals are made from the errors of the samples that `at_random` marks (default: all):
+        those drawn as what will be predicted is. Samples chosen because a model was unsure of
+        them are harder than those.
+
+        Raises `UsageError` for fewer than `FEWEST_SAMPLES` samples, for none that was drawn at
+        random, and for latencies that are not positive numbers.
         """
-        blocks, latency = _samples(blocks, latency_ms)
-        folds = np.random.default_rng(seed).permutation(len(blocks)) % FOLDS
-        self.channel_grid_ = self.channel_grid or _best_grid(blocks, latency, folds)
-        described = [describe(block, self.channel_grid_) for block in blocks]
-        columns = Columns.of(described)
-        prepared = columns.prepare(described)
-
-        def model(rows: NDArray[np.intp]) -> HybridModel:
-            return HybridModel.fit(
-                columns,
-                prepared[rows],
-                latency[rows],
-                trees=self.trees,
-                learning_rate=self.learning_rate,
-                seed=seed,
-            )
-
-        residuals = np.empty(len(latency))
-        for fold in range(FOLDS):
-            out = np.flatnonzero(folds == fold)
-            predicted = model(np.flatnonzero(folds != fold)).predict(prepared[out])
-            residuals[out] = np.log(latency[out] / predicted)
-        self.model_ = model(np.arange(len(latency)))
-        self.left_out_ms_ = latency / np.exp(residuals)
-        self.residuals_ = np.sort(np.abs(residuals))
+        kept, latency = _timed(samples, latency_ms)
+        timed = [samples[index] for index in kept]
+        numbers = np.arange(len(timed)) if groups is None else _numbers(groups, len(samples), kept)
+        shuffled = np.random.default_rng(seed).permutation(numbers.max() + 1)
+        found = fit_model(
+            timed,
+            latency,
+            shuffled[numbers] % fold_count(len(timed)),
+            channel_grid=self.channel_grid,
+            trees=self.trees,
+            learning_rate=self.learning_rate,
+            seed=seed,
+        )
+        described = found.described
+        self.channel_grid_ = found.channel_grid
+        self.model_ = found.model
+        self.left_out_ms_ = found.left_out_ms
+        self.left_out_spread_ = found.left_out_spread
+        errors = np.abs(np.log(latency / found.left_out_ms)) / found.left_out_spread
+        drawn = np.ones(len(samples), bool) if at_random is None else np.asarray(at_random, bool)
+        if drawn.shape != (len(samples),):
+            raise UsageError(f"{len(samples)} samples need as many marks in at_random")
+        self.residuals_ = np.sort(errors[drawn[kept]])
+        if not len(self.residuals_):
+            raise UsageError("no sample was drawn at random, so there can be no interval")
         self.ranges_ = {
             name: (
                 float(min(item.ranges[name] for item in described)),
@@ -125,24 +137,30 @@ class LatencyPredictor:
         self.categories_ = frozenset[str]().union(*(item.categories for item in described))
         return self
 
-    def predict(self, blocks: Sequence[Block]) -> NDArray[np.float64]:
+    def predict(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """Latency of each block in ms: (N,). 0 for a block without an operation."""
-        timed = [block for block in dict.fromkeys(blocks) if is_timed(block)]
+        self._fitted()
+        wanted = timed = [block for block in dict.fromkeys(samples) if _is_timed(block)]
+        if self.monotone:
+            relatives = (narrower(sample, self.channel_grid_) for sample in wanted)
+            timed = list(dict.fromkeys(itertools.chain.from_iterable(relatives)))
         latency_ms = self.predict_prepared(self.prepare(timed)).tolist()
         known = dict(zip(timed, latency_ms, strict=True))
-        return np.array([known.get(block, 0.0) for block in blocks], dtype=np.float64)
+        if self.monotone:
+            known = raised(wanted, known, self.channel_grid_)
+        return np.array([known.get(block, 0.0) for block in samples], dtype=np.float64)
 
-    def prepare(self, blocks: Sequence[Block]) -> Prepared:
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """What the model reads of blocks: the slow part of a prediction, to be done once."""
         model = self._fitted()
-        return model.columns.prepare([describe(block, self.channel_grid_) for block in blocks])
+        return model.columns.prepare([describe(block, self.channel_grid_) for block in samples])
 
     def predict_prepared(self, prepared: Prepared) -> NDArray[np.float64]:
         """`predict` for what `prepare` gave of blocks that have an operation."""
-        return self._fitted().predict(prepared)
+        return self._fitted().predict(prepared)[0]
 
     def predict_interval(
-        self, blocks: Sequence[Block], coverage: float = COVERAGE
+        self, samples: Sequence[Sample], coverage: float = COVERAGE
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Ends in ms of an interval that holds a block's latency with probability `coverage`.
 
@@ -150,14 +168,20 @@ class LatencyPredictor:
         interval is wider, by `OUTSIDE_WIDENING`, without such a promise. Raises `UsageError`
         where the training blocks are too few for the coverage.
         """
-        predicted = self.predict(blocks)
-        outside = [bool(self.outside(block)) for block in blocks]
-        half_width = self._half_width(coverage) * np.where(outside, OUTSIDE_WIDENING, 1.0)
-        return predicted * np.exp(-half_width), predicted * np.exp(half_width)
+        half_width = dict.fromkeys(samples, 0.0)
+        timed = [sample for sample in half_width if _is_timed(sample)]
+        _, spread = self._fitted().predict(self.prepare(timed))
+        quantile = self._quantile(coverage)
+        for sample, width in zip(timed, spread.tolist(), strict=True):
+            widening = OUTSIDE_WIDENING if self.outside(sample) else 1.0
+            half_width[sample] = quantile * width * widening
+        predicted = self.predict(samples)
+        widths = np.array([half_width[sample] for sample in samples], dtype=np.float64)
+        return predicted * np.exp(-widths), predicted * np.exp(widths)
 
-    def estimate(self, block: Block) -> Estimate:
+    def estimate(self, block: Sample) -> Estimate:
         """Latency of a block timed alone, uncalibrated; `reason` says where it is a strange one."""
-        if not is_timed(block):
+        if not _is_timed(block):
             return Estimate(0.0, 0.0, 0.0, "predicted", "no operation")
         (latency_ms,), ((low_ms,), (high_ms,)) = (
             self.predict([block]),
@@ -166,10 +190,10 @@ class LatencyPredictor:
         reason = "; ".join(self.outside(block))
         return Estimate(float(latency_ms), float(low_ms), float(high_ms), "predicted", reason)
 
-    def outside(self, block: Block) -> tuple[str, ...]:
+    def outside(self, block: Sample) -> tuple[str, ...]:
         """In what the block is unlike the training blocks; empty where it is like them."""
         self._fitted()
-        if not is_timed(block):
+        if not _is_timed(block):
             return ()
         described = describe(block, self.channel_grid_)
         unseen = sorted(described.categories - self.categories_)
@@ -189,9 +213,9 @@ class LatencyPredictor:
                 "Profile that device and fit a predictor to it, or choose the predictor's own."
             )
 
-    def score(self, blocks: Sequence[Block], latency_ms: ArrayLike) -> float:
+    def score(self, samples: Sequence[Sample], latency_ms: ArrayLike) -> float:
         """Minus the root mean square of the relative error, so that greater is better."""
-        relative = self.predict(blocks) / np.asarray(latency_ms, dtype=np.float64) - 1
+        relative = self.predict(samples) / np.asarray(latency_ms, dtype=np.float64) - 1
         return -math.sqrt(np.mean(relative**2))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -208,36 +232,37 @@ class LatencyPredictor:
 
     def save(self, path: Path) -> None:
         """Write the fitted predictor as a latkit document: numbers and names, no code."""
+        write_document(path, KIND, VERSION, self.body())
+
+    def body(self) -> dict[str, Any]:
+        """The fitted predictor as plain JSON values: what its document holds."""
         model = self._fitted()
-        trees = model.trees
-        body = {
+        process = model.process
+        return {
             "setup": None if self.setup is None else asdict(self.setup),
             "eviction_bytes": self.eviction_bytes,
             "channel_grid": self.channel_grid_,
             "learning_rate": self.learning_rate,
+            "monotone": self.monotone,
             "coefficients": dict(
                 zip(model.columns.work, model.physical.coefficients.tolist(), strict=True)
             ),
             "features": list(model.columns.features),
-            "trees": {
-                "base": trees.base,
-                "roots": trees.roots.tolist(),
-                "feature": trees.feature.tolist(),
-                "threshold": trees.threshold.tolist(),
-                "left": trees.left.tolist(),
-                "right": trees.right.tolist(),
-                "value": trees.value.tolist(),
-            },
+            "process": None if process is None else ProcessBody.of(process).model_dump(),
+            "trees": TreesBody.of(model.trees).model_dump(),
             "residuals": self.residuals_.tolist(),
             "ranges": {name: list(ends) for name, ends in self.ranges_.items()},
             "categories": sorted(self.categories_),
         }
-        write_document(path, KIND, VERSION, body)
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a predictor; `DamagedFileError` where it is damaged or newer than this latkit."""
-        document = read_document(path, KIND, VERSION)
+        return cls.from_body(read_document(path, KIND, VERSION), str(path))
+
+    @classmethod
+    def from_body(cls, document: Any, name: str) -> LatencyPredictor:
+        """Read what `body` gave; `DamagedFileError`, with the file's `name`, where it is none."""
         try:
             body = PredictorBody.model_validate_json(
                 json.dumps(document, allow_nan=False), strict=True
@@ -245,7 +270,7 @@ class LatencyPredictor:
             model = body.model()
         except (UsageError, ValidationError, ValueError) as error:
             raise DamagedFileError(
-                f"{path} holds no valid latency predictor: {error}. Make it again from the store."
+                f"{name} holds no valid latency predictor: {error}. Make it again from the store."
             ) from error
         predictor = cls(
             body.setup,
@@ -253,6 +278,7 @@ class LatencyPredictor:
             body.channel_grid,
             len(body.trees.roots),
             body.learning_rate,
+            body.monotone,
         )
         predictor.channel_grid_ = body.channel_grid
         predictor.model_ = model
@@ -263,19 +289,22 @@ class LatencyPredictor:
 
     def _fitted(self) -> HybridModel:
         if not hasattr(self, "model_"):
-            raise UsageError("the latency predictor knows nothing yet: call fit first, or load one")
+            raise _not_fitted()
         return self.model_
 
-    def _half_width(self, coverage: float) -> float:
-        """Half of the interval's width, on the logarithm of the latency."""
+    def _quantile(self, coverage: float) -> float:
+        """Half of an interval's width on the logarithm, relative to how unsure the model is."""
         count = len(self.residuals_)
         rank = math.ceil((count + 1) * coverage) if 0 < coverage < 1 else math.inf
         if rank > count:
             raise UsageError(
-                f"{count} training blocks give intervals of a coverage between 0 and "
+                f"{count} samples give intervals of a coverage between 0 and "
                 f"{count / (count + 1):.3f}; {coverage} was asked for"
             )
         return float(self.residuals_[int(rank) - 1])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
@@ -291,46 +320,47 @@ class LatencyPredictor:
         )
 
 
-_PARAMETERS = ("setup", "eviction_bytes", "channel_grid", "trees", "learning_rate")
+_PARAMETERS = ("setup", "eviction_bytes", "channel_grid", "trees", "learning_rate", "monotone")
 
 
-def _samples(
-    blocks: Sequence[Block], latency_ms: ArrayLike
-) -> tuple[list[Block], NDArray[np.float64]]:
-    """Blocks that have an operation and their latencies, checked."""
+def _numbers(groups: Sequence[int], samples: int, kept: Sequence[int]) -> NDArray[np.intp]:
+    """The groups of the samples that are kept, numbered from 0."""
+    if len(groups) != samples:
+        raise UsageError(f"{samples} samples need as many groups, not {len(groups)}")
+    return np.asarray(np.unique([groups[index] for index in kept], return_inverse=True)[1])
+
+
+def _timed(
+    samples: Sequence[Sample], latency_ms: ArrayLike
+) -> tuple[list[int], NDArray[np.float64]]:
+    """Which samples have an operation, and their latencies, checked."""
     latency = np.asarray(latency_ms, dtype=np.float64)
-    if latency.shape != (len(blocks),):
-        raise UsageError(f"{len(blocks)} blocks need as many latencies, not {latency.shape}")
+    if latency.shape != (len(samples),):
+        raise UsageError(f"{len(samples)} samples need as many latencies, not {latency.shape}")
     bad = [index for index, value in enumerate(latency) if not 0 < value < math.inf]
     if bad:
-        named = "; ".join(f"{latency[index]} ms of {blocks[index]}" for index in bad[:5])
+        named = "; ".join(f"{latency[index]} ms of {samples[index]}" for index in bad[:5])
         raise UsageError(
-            f"{len(bad)} of {len(blocks)} latencies are no positive numbers: {named}. Leave out "
-            "blocks whose measurement failed."
+            f"{len(bad)} of {len(samples)} latencies are no positive numbers: {named}. Leave out "
+            "what could not be measured."
         )
-    timed = [index for index, block in enumerate(blocks) if is_timed(block)]
-    if len(timed) < FEWEST_SAMPLES:
+    kept = [index for index, sample in enumerate(samples) if _is_timed(sample)]
+    if len(kept) < FEWEST_SAMPLES:
         raise UsageError(
-            f"a predictor needs at least {FEWEST_SAMPLES} measured blocks, better 100; "
-            f"{len(timed)} are given"
+            f"a predictor needs at least {FEWEST_SAMPLES} measured samples, better 100; "
+            f"{len(kept)} are given"
         )
-    return [blocks[index] for index in timed], latency[timed]
+    return kept, latency[kept]
 
 
-def _best_grid(
-    blocks: Sequence[Block], latency_ms: NDArray[np.float64], folds: NDArray[np.intp]
-) -> int:
-    """The channel grid whose physical model errs least on folds left out."""
-    grids = COMMON_GRIDS if len(blocks) < ENOUGH_FOR_RARE else COMMON_GRIDS + RARE_GRIDS
-    errors = []
-    for grid in grids:
-        described = [describe(block, grid) for block in blocks]
-        columns = Columns.of(described)
-        prepared = columns.prepare(described)
-        error = np.empty(len(blocks))
-        for fold in range(FOLDS):
-            out, kept = folds == fold, folds != fold
-            model = PhysicalModel.fit(columns.work, prepared.work[kept], latency_ms[kept])
-            error[out] = np.abs(np.log(model.predict(prepared.work[out]) / latency_ms[out]))
-        errors.append(float(np.minimum(error, GREATEST_GRID_ERROR).mean()))
-    return grids[int(np.argmin(errors))]
+def _not_fitted() -> UsageError:
+    """What is raised before `fit`: also scikit-learn's own error, where that is installed."""
+    from sklearn.exceptions import NotFittedError
+
+    both: Any = type("UnfittedError", (UsageError, NotFittedError), {})
+    unfitted: UsageError = both("the latency predictor knows nothing yet: call fit, or load one")
+    return unfitted
+
+
+def _is_timed(sample: Sample) -> bool:
+    return bool(kernels_of(sample))

@@ -21,6 +21,7 @@ from ..devices.device import (
     TimingProtocol,
     Visit,
 )
+from .kernel_run import KernelRun, read_content, run_content
 
 Values = dict[str, Any]
 
@@ -106,6 +107,23 @@ def failure_values(round_id: int, subject_id: int, eviction_bytes: int, cause: s
     )
 
 
+def kernel_run_values(setup_id: int, info_sha256: str, run: KernelRun) -> Values:
+    """The row of a probe network's timing."""
+    return with_crc(
+        {
+            "setup_id": setup_id,
+            "network": run.network,
+            "accepted": int(run.accepted),
+            "started_at": float(run.started_at),
+            "duration_s": float(run.duration_s),
+            "canary_ns": to_text(run.canary_ns),
+            "canary_drift": float(run.canary_drift),
+            "info_sha256": info_sha256,
+            "json": to_text(run_content(run)),
+        }
+    )
+
+
 def keyed_values(key: str, values: Mapping[str, Any]) -> Values:
     """The row of a subject or setup."""
     return with_crc({"key": key, "json": to_text(values)})
@@ -142,6 +160,21 @@ def read_visit(row: Row[Any], note: str | None = None) -> Visit:
         preempted,
         Placement(**noted["placement"]) if "placement" in noted else None,
         Summary(**noted["summary"]) if "summary" in noted else None,
+    )
+
+
+def read_kernel_run(row: Row[Any]) -> KernelRun:
+    """The probe network's timing of a row; `ValueError` where its content is none."""
+    split, cause = read_content(row.json)
+    return KernelRun(
+        network=row.network,
+        accepted=bool(row.accepted),
+        started_at=row.started_at,
+        duration_s=row.duration_s,
+        canary_ns=tuple(json.loads(row.canary_ns)),
+        canary_drift=row.canary_drift,
+        split=split,
+        cause=cause,
     )
 
 

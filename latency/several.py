@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..devices.console import stderr
 from ..devices.device import Device, Model, Round, Setup, TimingProtocol
 from ..devices.errors import DeviceError, LatkitError, UsageError
+from ..devices.operations import device_operations
 from ..devices.options import DeviceOptions
+from ..devices.per_op import RUNS, WARMUPS, OperationTimes
 from ..devices.registry import open_device
 
 T = TypeVar("T")
@@ -35,6 +38,18 @@ class _Stoppable:
             yield item
             if self._stop.is_set():
                 raise DeviceError(f"{self.setup.device} was stopped; all of its rounds are stored")
+
+    def operations(
+        self,
+        path: Path,
+        *,
+        runs: int = RUNS,
+        warmups: int = WARMUPS,
+        optimized: Path | None = None,
+    ) -> OperationTimes:
+        return device_operations(
+            self._device, path, runs=runs, warmups=warmups, optimized=optimized
+        )
 
 
 def on_each(

@@ -21,6 +21,7 @@ from ..devices.errors import UsageError
 from ..devices.measurement import Measurement, is_timed, measurement
 from . import database, rows
 from .database import Database
+from .kernel_run import KernelRun
 from .subject import Subject, subject_from_json, subject_id, subject_to_json
 
 DEFAULT_STORE = "latkit.sqlite"
@@ -130,6 +131,71 @@ class Store:
             ):
                 if added:
                     connection.execute(insert(table), added)
+
+    def add_kernel_run(self, setup: Setup, info: Mapping[str, Any], run: KernelRun) -> None:
+        """Add one timing of a probe network, in one transaction; `info` as in `add_round`."""
+        with self._database.writing() as connection:
+            setup_id = _id_of(connection, database.setups, setup.key, asdict(setup))
+            values = rows.kernel_run_values(setup_id, _info(connection, info), run)
+            connection.execute(insert(database.splits).values(values))
+
+    def kernel_runs(self, setup: Setup) -> list[KernelRun]:
+        """All timings of probe networks on a setup, in the order stored."""
+        query = (
+            select(database.splits)
+            .join(database.setups)
+            .where(database.setups.c.key == setup.key)
+            .order_by(database.splits.c.id)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(query).all()
+        for row in found:
+            self._check(row[1:])
+        try:
+            return [rows.read_kernel_run(row) for row in found]
+        except ValueError as error:
+            raise self._database.damaged(f"it holds a kernel run that is none: {error}") from error
+
+    def add_picks(self, setup: Setup, models: Sequence[ModelKey], *, at_random: bool) -> None:
+        """Note why these models are timed: drawn at random, or because a model was unsure of them.
+
+        Raises `UsageError` for a model whose subject was not added.
+        """
+        with self._database.writing() as connection:
+            setup_id = _id_of(connection, database.setups, setup.key, asdict(setup))
+            added = [
+                {
+                    "setup_id": setup_id,
+                    "subject_id": self._known(connection, model),
+                    "eviction_bytes": size,
+                    "at_random": int(at_random),
+                }
+                for model, size in models
+            ]
+            if added:
+                connection.execute(insert(database.picks), added)
+
+    def picks(self, setup: Setup) -> dict[ModelKey, bool]:
+        """The models that `add_picks` noted, the first first, and whether any note says at random.
+
+        What is not among them was timed for its own sake.
+        """
+        query = (
+            select(
+                database.subjects.c.key, database.picks.c.eviction_bytes, database.picks.c.at_random
+            )
+            .select_from(database.picks)
+            .join(database.setups)
+            .join(database.subjects)
+            .where(database.setups.c.key == setup.key)
+            .order_by(database.picks.c.id)
+        )
+        found: dict[ModelKey, bool] = {}
+        with self._database.reading() as connection:
+            for row in connection.execute(query):
+                key = (row.key, row.eviction_bytes)
+                found[key] = found.get(key, False) or bool(row.at_random)
+        return found
 
     def discard(self, rounds: Iterable[Round], reason: str) -> None:
         """Make queries skip these rounds from now on. The rounds themselves stay stored."""
@@ -258,20 +324,25 @@ class Store:
         return sorted({size for _, size in self.finished_rounds(setup)})
 
     def device_info(self, setup: Setup) -> dict[str, Any]:
-        """What the device said about itself when this setup's last round was measured."""
-        query = (
-            select(database.contexts)
-            .select_from(database.rounds)
-            .join(database.contexts)
-            .join(database.setups)
-            .where(database.setups.c.key == setup.key)
-            .order_by(database.rounds.c.id.desc())
-            .limit(1)
-        )
+        """What the device said about itself when this setup's last round was measured.
+
+        Where there are only timings of probe networks, when the last of those was.
+        """
+        found = None
         with self._database.reading() as connection:
-            found = connection.execute(query).first()
+            for table in (database.rounds, database.splits):
+                query = (
+                    select(database.contexts)
+                    .select_from(table)
+                    .join(database.contexts)
+                    .join(database.setups)
+                    .where(database.setups.c.key == setup.key)
+                    .order_by(table.c.id.desc())
+                    .limit(1)
+                )
+                found = found or connection.execute(query).first()
         if found is None:
-            raise UsageError(f"the store {self} holds no rounds of {setup.key}")
+            raise UsageError(f"the store {self} holds nothing of {setup.key}")
         if hashlib.sha256(found.json.encode()).hexdigest() != found.sha256:
             raise self._database.damaged(f"the context {found.sha256} has another checksum")
         info: dict[str, Any] = json.loads(found.json)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from ..devices.device import Setup
 from ..devices.errors import DamagedFileError, UsageError
@@ -21,33 +20,22 @@ from .counts import block_counts
 from .document import read_document, write_document
 from .interpolation import Family, comparable, family, nearest, off_grid, surrounding
 from .network import Network
-from .subject import block_from_json, subject_to_json
+from .sharing_records import about_of, columns_of, read_record, to_records
+from .sharing_rows import collect, refusal
+from .subject import subject_to_json
+from .table_entry import Entry as Entry
+from .table_entry import EvictionTrial as EvictionTrial
+from .table_file import VERSION, TableAbout, TableBody, parse_about
 
 KIND = "latency_table"
-VERSION = 1
 
 EXTRAPOLATION_MARGIN = 0.5
 """How much wider than constant to proportional an extrapolated interval is, to either side."""
 
+UNCALIBRATED = "plain sum of blocks, not calibrated on measured networks"
+"""Why a network's estimate is not to be trusted where the table knows no networks."""
+
 Source = Literal["measured", "interpolated", "extrapolated", "predicted"]
-VerdictKind = Literal["stable", "noisy", "throttled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A measured block: median with its 95 % interval, and how far it can be trusted."""
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    verdict: VerdictKind = "stable"
-    reasons: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low_ms <= self.median_ms <= self.high_ms < math.inf:
-            raise UsageError(
-                f"a latency of {self.median_ms} ms in [{self.low_ms}, {self.high_ms}] is none"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +49,27 @@ class Estimate:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EvictionTrial:
-    """How well networks were explained by blocks timed with this many bytes evicted.
-
-    `plain_bias` is that of plain sums, `rmspe` the calibrated leave-one-out error; `chosen` marks
-    the trial that the table was made with.
-    """
-
-    eviction_bytes: int
-    plain_bias: float
-    rmspe: float
-    chosen: bool = False
-
-
 @dataclass(frozen=True)
 class LatencyTable:
     """Blocks and their latencies on one setup, with the calibration to whole networks.
 
     All blocks were timed with the same `eviction_bytes`. Blocks that were not measured are
     interpolated over width, between measured ones on the grid of `channel_grid` channels.
+
+    >>> from latkit.devices.device import Setup
+    >>> from latkit.latency.blocks import Pointwise
+    >>> from latkit.latency.calibration import Calibration
+    >>> from latkit.latency.table import Entry, LatencyTable
+    >>> block = Pointwise(in_channels=16, out_channels=32, height=14, width=14)
+    >>> setup = Setup("my board", "litert", "2.3")
+    >>> table = LatencyTable(setup, 0, 8, {block: Entry(0.05, 0.048, 0.053)}, Calibration())
+    >>> table.estimate(block).latency_ms
+    0.05
+    >>> frame = table.frame()  # pandas; frame.to_csv(...) is what others read
+    >>> frame[["kind", "out_channels", "median_ms", "verdict"]].values.tolist()
+    [['Pointwise', 32, 0.05, 'stable']]
+    >>> LatencyTable.from_frame(frame) == table
+    True
     """
 
     setup: Setup
@@ -124,6 +113,8 @@ class LatencyTable:
             if source != "extrapolated":
                 source = estimate.source
             reasons.append(f"{block}: {estimate.source}, {estimate.reason}")
+        if self.calibration == Calibration():
+            reasons.insert(0, UNCALIBRATED)
         return Estimate(latency_ms, max(0.0, low_ms), high_ms, source, "; ".join(reasons))
 
     def block_cost_ms(self, block: Block) -> float:
@@ -143,22 +134,91 @@ class LatencyTable:
                 "Profile that device, or choose the one of the table."
             )
 
-    def frame(self) -> pd.DataFrame:
-        """One row for each measured block: its kind and fields, latency and verdict."""
-        rows = [
-            {**subject_to_json(block), **asdict(entry), "reasons": "; ".join(entry.reasons)}
-            for block, entry in self.entries.items()
-        ]
-        return pd.DataFrame(rows)
+    def records(self) -> list[dict[str, Any]]:
+        """A record for each measured block, and all else of the table in the first.
 
-    def save(self, path: Path) -> None:
-        """Write the table as a latkit document (JSON)."""
-        body = {
+        latency/sharing_records.py says what the columns are. `UsageError` for an empty table.
+        """
+        if not self.entries:
+            raise UsageError(f"the latency table of {self.setup.key} holds no block to share")
+        return to_records({"version": VERSION, **self._about()}, self.entries)
+
+    def frame(self) -> pd.DataFrame:
+        """`records` as a data frame; `from_frame` takes it, also read back from a CSV file."""
+        records = self.records()
+        columns = {name: [record.get(name) for record in records] for name in columns_of(records)}
+        # pandas' own arrays keep whole numbers whole where some are missing.
+        return pd.DataFrame(
+            {name: pd.array(cells) if None in cells else cells for name, cells in columns.items()}
+        )
+
+    @classmethod
+    def from_frame(
+        cls, frame: pd.DataFrame, setup: Setup | None = None, *, channel_grid: int = 8
+    ) -> LatencyTable:
+        """The table that `frame` gave, or one of hand-made rows: a block's fields, `median_ms`.
+
+        `setup` and `channel_grid` are for rows that do not say what table they are of. Raises
+        `DamagedFileError` that lists the rows that can't be used, if there are any.
+        """
+        records = [
+            {str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")
+        ]
+        entries, refused = collect(map(read_record, range(len(records)), records))
+        if refused:
+            raise refusal("the data frame", refused, len(entries))
+        return cls.of_entries(about_of(records), entries, setup, channel_grid)
+
+    @classmethod
+    def of_entries(
+        cls,
+        about: Mapping[str, Any] | None,
+        entries: Mapping[Block, Entry],
+        setup: Setup | None,
+        channel_grid: int,
+    ) -> LatencyTable:
+        """A table of shared entries: of what they say they are of, or of `setup`, uncalibrated.
+
+        Raises `UsageError` where not exactly one of the two is known, `DamagedFileError` where
+        `about` makes no sense or is newer.
+        """
+        if about is None:
+            if setup is None:
+                raise UsageError(
+                    "the rows do not say what device they are of. Name it (--device-name)."
+                )
+            return cls(setup, 0, channel_grid, entries, Calibration())
+        if setup is not None:
+            raise UsageError(
+                "the rows say themselves what device they are of. Name none (no --device-name)."
+            )
+        return cls._of(parse_about(about), entries)
+
+    @classmethod
+    def _of(cls, about: TableAbout, entries: Mapping[Block, Entry]) -> LatencyTable:
+        return cls(
+            about.setup,
+            about.eviction_bytes,
+            about.channel_grid,
+            entries,
+            about.calibration,
+            about.trials,
+        )
+
+    def _about(self) -> dict[str, Any]:
+        """All but the entries, as plain JSON values."""
+        return {
             "setup": asdict(self.setup),
             "eviction_bytes": self.eviction_bytes,
             "channel_grid": self.channel_grid,
             "calibration": asdict(self.calibration),
             "trials": [asdict(trial) for trial in self.trials],
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the table as a latkit document (JSON)."""
+        body = {
+            **self._about(),
             "entries": [
                 {"block": subject_to_json(block), **asdict(entry)}
                 for block, entry in sorted(self.entries.items(), key=_by_key)
@@ -171,25 +231,13 @@ class LatencyTable:
         """Read a table; `DamagedFileError` where it is damaged or newer than this latkit."""
         document = read_document(path, KIND, VERSION)
         try:
-            body = _Body.model_validate_json(json.dumps(document, allow_nan=False), strict=True)
-            entries = {
-                block_from_json(item.block, f"entry {index}"): Entry(
-                    item.median_ms, item.low_ms, item.high_ms, item.verdict, item.reasons
-                )
-                for index, item in enumerate(body.entries)
-            }
+            body = TableBody.model_validate_json(json.dumps(document, allow_nan=False), strict=True)
+            entries = body.blocks()
         except (UsageError, ValidationError, ValueError) as error:
             raise DamagedFileError(
                 f"{path} holds no valid latency table: {error}. Make it again from the store."
             ) from error
-        return cls(
-            body.setup,
-            body.eviction_bytes,
-            body.channel_grid,
-            entries,
-            body.calibration,
-            body.trials,
-        )
+        return cls._of(body, entries)
 
     @cached_property
     def _families(self) -> dict[Family, list[Block]]:
@@ -203,7 +251,8 @@ class LatencyTable:
             return Estimate(0.0, 0.0, 0.0, "measured", "no operation")
         if block in self.entries:
             entry = self.entries[block]
-            return Estimate(entry.median_ms, entry.low_ms, entry.high_ms, "measured")
+            reason = "; ".join(entry.reasons)
+            return Estimate(entry.median_ms, entry.low_ms, entry.high_ms, "measured", reason)
         relatives = self._families.get(family(block), [])
         others = comparable(block, relatives, self.channel_grid)
         if not others:
@@ -258,30 +307,3 @@ def _key(block: Block) -> str:
 
 def _by_key(item: tuple[Block, Entry]) -> str:
     return item[0].key
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class _EntryBody(BaseModel):
-    """One entry as it stands in a file."""
-
-    model_config = ConfigDict(extra="forbid")
-    block: dict[str, Any]
-    median_ms: Positive
-    low_ms: Positive
-    high_ms: Positive
-    verdict: VerdictKind
-    reasons: tuple[str, ...]
-
-
-class _Body(BaseModel):
-    """What a table's file holds, version 1."""
-
-    model_config = ConfigDict(extra="forbid")
-    setup: Setup
-    eviction_bytes: Annotated[int, Field(ge=0)]
-    channel_grid: Annotated[int, Field(ge=1)]
-    calibration: Calibration
-    trials: tuple[EvictionTrial, ...]
-    entries: list[_EntryBody]

@@ -59,8 +59,10 @@ class Trees:
         Every split of every tree is answered for every row; the answers of one tree, as bits of
         a byte, look up its value. Rows do not influence each other, bit for bit.
         """
-        columns = np.ascontiguousarray(features.T, dtype=np.float32)
         result = np.full(len(features), self.base)
+        if not len(self.roots):
+            return result
+        columns = np.ascontiguousarray(features.T, dtype=np.float32)
         split_feature, split_threshold, values = self._lookup
         trees = np.arange(len(self.roots))
         for start in range(0, len(features), ROWS_AT_ONCE):

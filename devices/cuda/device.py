@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,7 @@ from typing import Any
 
 from ..backend import Loaded, Visited, Worker
 from ..canary import canary_file
-from ..convert import default_cache, each_prepared, prepare
+from ..convert import check_precision, default_cache, each_prepared, prepare
 from ..device import FALLBACK, Device, Model, Placement, Precision, Round, Setup, TimingProtocol
 from ..errors import DeviceError, LatkitError, UsageError
 from ..host import host_facts
@@ -19,11 +20,12 @@ from ..job import HostJob, Job
 from ..kind import DeviceListing
 from ..options import DeviceOptions
 from ..placement import check_placement
+from ..precision import described
 from ..rounds import measure_rounds
 from ..runtimes import runtime_facts
 from ..worker_process import WorkerProcess
 from .nvidia import Gpu, NvidiaSmi, slowdown
-from .runtimes import NAMES, find_cuda_runtime
+from .runtimes import NAMES, PRECISIONS, find_cuda_runtime
 
 TIMEOUT_S = 600.0
 """How long one model may take to load, or to be visited beyond its usual time. Kernels that are
@@ -56,8 +58,7 @@ class CudaDevice:
         cache: Path | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        if precision != "float32":
-            raise DeviceError(f"the cuda device does not support {precision} yet; use float32")
+        check_precision(precision, PRECISIONS)
         if batch_size < 1:
             raise UsageError(f"the batch size is {batch_size}, and must be at least 1")
         self._nvidia_smi = NvidiaSmi()
@@ -83,7 +84,9 @@ class CudaDevice:
     def info(self) -> dict[str, Any]:
         """Everything about the GPU, the host and the runtime that could explain a latency."""
         gpu = self._nvidia_smi.facts(self._gpu)
-        return {**host_facts(), **runtime_facts(self._runtime, 1), "gpu": gpu}
+        form = described(self._runtime.suffix, self._setup.precision, platform.machine())
+        facts = runtime_facts(self._runtime, 1)
+        return {**host_facts(), **facts, "gpu": gpu, "precision": form}
 
     def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
         """Time `models` by `protocol`; yield each round as it is finished. See `measure_rounds`."""
@@ -94,13 +97,14 @@ class CudaDevice:
         return nullcontext({})
 
     def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
-        """The files that the runtime eats, in this batch size."""
-        found = each_prepared(models, self._prepare)
+        """The files that the runtime eats, in this batch size and precision."""
+        precision = self._setup.precision
+        found = each_prepared(models, lambda path: self._prepare(path, precision))
         return [str(item) if isinstance(item, Path) else item for item in found]
 
     def canary(self) -> str:
-        """The canary's file."""
-        return str(self._prepare(canary_file(self._cache)))
+        """The canary's file: float32 in every precision, since it watches the GPU."""
+        return str(self._prepare(canary_file(self._cache), "float32"))
 
     def worker(self, job: Job, folder: Path) -> Worker:
         """A fresh process that sees this GPU alone."""
@@ -137,8 +141,9 @@ class CudaDevice:
             time.sleep(COOLING_POLL_S)
         return waited_s
 
-    def _prepare(self, path: Path) -> Path:
-        return prepare(path, self._runtime.name, self._cache, self._setup.batch_size).resolve()
+    def _prepare(self, path: Path, precision: Precision) -> Path:
+        name, size = self._runtime.name, self._setup.batch_size
+        return prepare(path, name, self._cache, size, precision).resolve()
 
 
 class _WithoutFallback:
@@ -289,6 +294,7 @@ def _listing(
         runtimes=dict(versions),
         missing=dict(missing),
         accelerators=("cuda",),
+        precisions=PRECISIONS,
         temperature=temperature,
         problem=problem,
     )

@@ -6,6 +6,7 @@ done: launch and waiting are part of it. float32 is computed as float32, without
 
 from __future__ import annotations
 
+from ..device import Precision
 from ..errors import DeviceError
 from ..runtimes import Runtime
 from .onnx_session import CudaOnnxRuntime
@@ -13,6 +14,9 @@ from .torch_session import CudaTorch
 
 NAMES = ("onnxruntime", "torch")
 """The first one that can use a GPU here is taken by default."""
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16")
+"""Not int8: quantized models would run partly in float32, between conversions."""
 
 
 def find_cuda_runtime(name: str, uuid: str = "") -> Runtime:

@@ -10,14 +10,17 @@ from typing import Any
 from ..adb import Adb, AdbLink
 from ..backend import Visited, Worker
 from ..canary import canary_file
-from ..convert import default_cache, each_prepared, prepare
-from ..device import FALLBACK, Model, Round, Setup, TimingProtocol
+from ..convert import SUFFIXES, check_precision, default_cache, each_prepared, prepare
+from ..device import FALLBACK, Model, Precision, Round, Setup, TimingProtocol
 from ..errors import DeviceError, LatkitError, UsageError
 from ..job import Job
 from ..options import DeviceOptions
+from ..per_op import RUNS, WARMUPS, OperationTimes
+from ..precision import described
 from ..rounds import SEVERE_DRIFT, measure_rounds
 from ..runner import runner_path
 from .facts import choose_cores, read_facts
+from .profile import phone_operation_times
 from .programs import Accelerator, BenchmarkProgram, PhoneProgram, RunnerProgram
 from .settings import prepared, put_back
 from .state import MODERATE, read_state, thermal_rise, wait_cool
@@ -25,6 +28,8 @@ from .state import MODERATE, read_state, thermal_rise, wait_cool
 TIMEOUT_S = 120.0
 """How long one model may take to load, or to be visited beyond its usual time."""
 
+PROFILE_WARMUP_MS = 1000.0
+"""After so long no more warm-ups begin while a model is profiled, but for the first two."""
 
 COOLING_S = 300.0
 """How long may be waited in one call for a phone to cool down."""
@@ -38,8 +43,8 @@ class PhoneDevice:
     """
 
     def __init__(self, adb: Adb, serial: str | None, options: DeviceOptions) -> None:
-        if options.precision != "float32":
-            raise DeviceError(f"phones are not timed in {options.precision} yet; use float32")
+        check_precision(options.precision)
+        _check_float16(options)
         self.timeout_s = TIMEOUT_S
         self._adb = adb
         self._cache = default_cache()
@@ -49,13 +54,14 @@ class PhoneDevice:
             self._serial = link.serial
             self._facts = read_facts(link)
             put_back(link)
-            abi = architecture(self._facts, self._serial)
+            self._abi = abi = architecture(self._facts, self._serial)
             self._program: PhoneProgram
             if options.benchmark_model is None:
                 self._program = RunnerProgram(options, abi, self._cache)
             else:
                 canary = prepare(canary_file(self._cache), "litert", self._cache)
                 self._program = BenchmarkProgram(options, abi, link, canary)
+        self._precision = described(SUFFIXES[self._program.runtime], options.precision, abi)
         self._setup = Setup(
             device=phone_name(self._facts, self._serial),
             runtime=self._program.runtime,
@@ -63,6 +69,7 @@ class PhoneDevice:
             accelerator=_asked_for(self._program.accelerator, options.allow_fallback),
             threads=options.threads,
             cores=choose_cores(self._facts, options.threads, options.cores),
+            precision=options.precision,
             batch_size=options.batch_size,
             emulated=self._facts["emulated"],
         )
@@ -85,12 +92,45 @@ class PhoneDevice:
             "serial": self._serial,
             "adb": self._adb.version(),
             "runs_in": "adb shell",
+            "precision": self._precision,
             **({} if accelerator.library is None else delegate),
         }
 
     def measure(self, models: Sequence[Model], protocol: TimingProtocol) -> Iterator[Round]:
         """Time `models` by `protocol`; yield each round as it is finished. See `measure_rounds`."""
         return measure_rounds(self, models, protocol)
+
+    def operations(
+        self,
+        path: Path,
+        *,
+        runs: int = RUNS,
+        warmups: int = WARMUPS,
+        optimized: Path | None = None,
+    ) -> OperationTimes:
+        """Times of a model's operations on the phone, by its runtime's own profiler.
+
+        `path` is a file that the runtime eats, or an .onnx file to be converted. With `runs=0` the
+        model is profiled once only: the operations are known then, not their times. ONNX Runtime's
+        graph, as it runs on this phone, is written to `optimized`.
+
+        Raises `UsageError` where the phone's runtime can't tell them, `DeviceError` where the model
+        can't be run, or the phone is lost.
+        """
+        start = self._program.profiler()
+        file = self._prepare(path, self._setup.precision)
+        with self.session():
+            (place,) = self._linked.push([file])
+            job = Job(self.canary(), ((place, 0),), (), warmups, PROFILE_WARMUP_MS)
+            return phone_operation_times(
+                self._linked,
+                start(self._linked, self._setup, job),
+                file,
+                runs=runs,
+                warmups=warmups,
+                timeout_s=self.timeout_s,
+                optimized=optimized,
+            )
 
     @contextmanager
     def session(self) -> Iterator[Mapping[str, Any]]:
@@ -105,14 +145,15 @@ class PhoneDevice:
 
     def deliver(self, models: Sequence[Path]) -> list[str | LatkitError]:
         """Convert the models where needed and push them."""
-        files = each_prepared(models, self._prepare)
+        precision = self._setup.precision
+        files = each_prepared(models, lambda path: self._prepare(path, precision))
         found = list(dict.fromkeys(item for item in files if isinstance(item, Path)))
         places = dict(zip(found, self._linked.push(found), strict=True))
         return [places[item] if isinstance(item, Path) else item for item in files]
 
     def canary(self) -> str:
-        """Push the canary."""
-        (place,) = self._linked.push([self._prepare(canary_file(self._cache))])
+        """Push the canary: float32 in every precision, since it watches the phone."""
+        (place,) = self._linked.push([self._prepare(canary_file(self._cache), "float32")])
         return place
 
     def worker(self, job: Job, folder: Path) -> Worker:
@@ -152,8 +193,9 @@ class PhoneDevice:
             raise DeviceError(f"{self._serial} is not linked: this happens outside of a session")
         return self._link
 
-    def _prepare(self, path: Path) -> Path:
-        prepared_path = prepare(path, self._setup.runtime, self._cache, self._setup.batch_size)
+    def _prepare(self, path: Path, precision: Precision) -> Path:
+        runtime, batch_size = self._setup.runtime, self._setup.batch_size
+        prepared_path = prepare(path, runtime, self._cache, batch_size, precision, self._abi)
         if prepared_path.suffix == ".onnx":
             _require_whole(prepared_path)
         return prepared_path
@@ -165,6 +207,17 @@ def _asked_for(accelerator: Accelerator, allow_fallback: bool) -> str:
     """
     is_asked = allow_fallback and accelerator.name != "cpu"
     return f"{accelerator.key}{FALLBACK if is_asked else ''}"
+
+
+def _check_float16(options: DeviceOptions) -> None:
+    """Raise `UsageError` where float16 would be asked for and float32 be computed."""
+    name = (options.accelerator or "").partition(":")[0]
+    is_wide = name in ("gpu", "nnapi") and options.benchmark_model is None
+    if options.precision == "float16" and is_wide:
+        raise UsageError(
+            f"our program has {name} compute in float32, whatever the weights are; "
+            "for float16 on it give TFLite's own: --benchmark-model"
+        )
 
 
 def _require_whole(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..adb import Adb, AdbDevice
-from ..device import Device
+from ..device import PRECISIONS, Device
 from ..errors import LatkitError
 from ..kind import DeviceListing
 from ..options import DeviceOptions
@@ -68,6 +68,7 @@ def _listing(adb: Adb, phone: AdbDevice) -> DeviceListing:
         accelerators=tuple(name for name in ACCELERATORS if name != "nnapi" or nnapi),
         cores=tuple(core["core"] for core in facts["cores"] or ()),
         can_pin=True,
+        precisions=PRECISIONS,
         temperature=_temperature(state),
         problem=problem,
     )

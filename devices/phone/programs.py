@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,6 +91,10 @@ class Accelerator:
         return placement, check_placement(self.name, placement, allow_fallback)
 
 
+Profiler = Callable[[AdbLink, Setup, Job], RunnerWorker]
+"""Starts a program with a job, of which it can tell the single operations."""
+
+
 class PhoneProgram(Protocol):
     """A program that times models on a phone."""
 
@@ -104,6 +108,9 @@ class PhoneProgram(Protocol):
 
     def worker(self, link: AdbLink, setup: Setup, job: Job) -> Worker:
         """Start it with a job."""
+
+    def profiler(self) -> Profiler:
+        """What tells single operations; `UsageError` where it can't."""
 
 
 class RunnerProgram:
@@ -146,7 +153,17 @@ class RunnerProgram:
             "runner_sha256": hashlib.sha256(self._runner.read_bytes()).hexdigest(),
         }
 
-    def worker(self, link: AdbLink, setup: Setup, job: Job) -> Worker:
+    def profiler(self) -> Profiler:
+        """A runner, where the runtime has a profiler."""
+        if self._library.runner_name != "onnxruntime":
+            raise UsageError(
+                f"{self._library.source} can't tell the times of single operations on a phone: "
+                "TensorFlow Lite's C interface has no profiler. Give ONNX Runtime's library, or "
+                "leave --per-op out"
+            )
+        return self.worker
+
+    def worker(self, link: AdbLink, setup: Setup, job: Job) -> RunnerWorker:
         """A fresh runner on the phone."""
         (program,) = link.push([self._runner], executable=True)
         (library,) = link.push([self._library.path])
@@ -182,6 +199,7 @@ class BenchmarkProgram:
         self.version = f"sha256:{self._sha256[:16]}"
         self.accelerator = Accelerator.of(options.accelerator, abi)
         self._allow_fallback = options.allow_fallback
+        self._precision = options.precision
         tool = self._tool(link, options.threads, None)
         self.runtime = tool.probe_statistic(link.push([canary])[0])
 
@@ -192,6 +210,13 @@ class BenchmarkProgram:
             "benchmark_model": str(self._path),
             "runtime_binary_sha256": self._sha256,
         }
+
+    def profiler(self) -> Profiler:
+        """It tells aggregates of whole models only."""
+        raise UsageError(
+            f"{self._path} is not asked for the times of single operations; give ONNX Runtime's "
+            "library as --runtime-library instead, or leave --per-op out"
+        )
 
     def worker(self, link: AdbLink, setup: Setup, job: Job) -> Worker:
         """Starts the program once for each visit."""
@@ -211,6 +236,7 @@ class BenchmarkProgram:
             plugin=self.accelerator.pushed(link),
             threads=threads,
             cores=cores,
+            precision=self._precision,
         )
 
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import onnx
 
-from . import elementwise, linear, shapes, windows  # noqa: F401 (they register their operators)
+# these register their operators
+from . import (  # noqa: F401
+    arithmetic,
+    convolutions,
+    elementwise,
+    linear,
+    pieces,
+    reductions,
+    resizing,
+    shapes,
+    transposed,
+    windows,
+)
+from .patterns import simplify
 from .reading import read_graph
 from .translation import TRANSLATORS, Translation
 
@@ -15,15 +28,17 @@ COVERED_OPERATORS = tuple(sorted(TRANSLATORS))
 def convert(model: onnx.ModelProto) -> bytes:
     """Write an ONNX model as a TFLite flatbuffer (schema 3), float32, with one signature.
 
-    Values of four dimensions are NHWC, the model's inputs and outputs too; others are as in ONNX.
-    A dynamic batch becomes 1. The signature `serving_default` names inputs and outputs as ONNX
-    does. Equal models give equal bytes.
+    Inputs and outputs of four dimensions are NHWC; others are as in ONNX. In between, a value is
+    stored as the operators that read it want it, and transposed only where they disagree. A
+    dynamic batch becomes 1. The signature `serving_default` names inputs and outputs as ONNX does.
+    Equal models give equal bytes.
 
-    Activations, batch norms and constant sums are folded into the operators before them.
+    Activations, batch norms and constant sums are folded into the operators before them; GELU,
+    hard swish and hard sigmoid are recognised where exporters write them as several nodes.
     Symmetric padding becomes SAME where that gives the same windows (odd kernels at stride 1, and
     odd sizes at stride 2), else an explicit PAD before VALID.
 
     Raises `UsageError` where the model is damaged, has another dynamic dimension, or an operator
     that is not among `COVERED_OPERATORS`; `DeviceError` where ai-edge-litert is not installed.
     """
-    return Translation(read_graph(model, COVERED_OPERATORS)).run()
+    return Translation(simplify(read_graph(model, COVERED_OPERATORS))).run()

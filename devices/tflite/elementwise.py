@@ -1,4 +1,4 @@
-"""Activations and arithmetic, element by element."""
+"""Functions of one value, element by element: they take it as it lies."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 import numpy as np
 
 from ..errors import UsageError
-from .graph import Array, Node, Shape
-from .translation import IMAGE_RANK, Translation, stored_array, translates
+from .formula import OPTIONS, Formula
+from .graph import Node
+from .layout import outer_order
+from .translation import Translation, translates
 
-ARITHMETIC = {
-    "Add": ("ADD", "Add"),
-    "Sub": ("SUB", "Sub"),
-    "Mul": ("MUL", "Mul"),
-    "Div": ("DIV", "Div"),
-    "Max": ("MAXIMUM", "MaximumMinimum"),
-    "Min": ("MINIMUM", "MaximumMinimum"),
-}
 SIMPLE = {
-    "Sigmoid": ("LOGISTIC", ""),
-    "Tanh": ("TANH", ""),
-    "HardSwish": ("HARD_SWISH", "HardSwish"),
-    "Exp": ("EXP", "Exp"),
-    "Sqrt": ("SQRT", ""),
-    "Neg": ("NEG", "Neg"),
-    "Abs": ("ABS", "Abs"),
+    "Abs": "ABS",
+    "Ceil": "CEIL",
+    "Cos": "COS",
+    "Exp": "EXP",
+    "Floor": "FLOOR",
+    "HardSwish": "HARD_SWISH",
+    "Log": "LOG",
+    "Neg": "NEG",
+    "Round": "ROUND",
+    "Sigmoid": "LOGISTIC",
+    "Sin": "SIN",
+    "Sqrt": "SQRT",
+    "Tanh": "TANH",
 }
 CLIPS: dict[tuple[float, float], str] = {
     (0, math.inf): "RELU",
@@ -38,40 +38,69 @@ CLIPS: dict[tuple[float, float], str] = {
 @translates(*SIMPLE)
 def simple(translation: Translation, node: Node) -> None:
     """An operator that TFLite has as it is."""
-    kind, options = SIMPLE[node.op]
-    value = translation.tensor(node.inputs[0])
-    translation.writer.operator(kind, [value], [translation.output(node.outputs[0])], options)
+    kind, view = SIMPLE[node.op], translation.view(node.inputs[0])
+    result = translation.result_like(node.outputs[0], view)
+    translation.writer.operator(kind, [view.tensor], [result], OPTIONS.get(kind, ""))
 
 
-@translates("LeakyRelu", "Elu", "Gelu")
+@translates("LeakyRelu", "Gelu")
 def curve(translation: Translation, node: Node) -> None:
-    """LEAKY_RELU, ELU or GELU, with ONNX's parameter."""
-    value = translation.tensor(node.inputs[0])
-    result = translation.output(node.outputs[0])
+    """LEAKY_RELU or GELU, with ONNX's parameter."""
+    view, writer = translation.view(node.inputs[0]), translation.writer
+    result = translation.result_like(node.outputs[0], view)
     if node.op == "LeakyRelu":
         alpha = node.attributes.get("alpha", 0.01)
-        translation.writer.operator("LEAKY_RELU", [value], [result], "LeakyRelu", alpha=alpha)
-    elif node.op == "Gelu":
-        approximate = node.attributes.get("approximate", b"none") == b"tanh"
-        translation.writer.operator("GELU", [value], [result], "Gelu", approximate=approximate)
-    elif node.attributes.get("alpha", 1.0) == 1.0:
-        translation.writer.operator("ELU", [value], [result])
+        writer.operator("LEAKY_RELU", [view.tensor], [result], "LeakyRelu", alpha=alpha)
     else:
-        raise UsageError(f"{node} has alpha {node.attributes['alpha']}; TFLite's ELU has 1")
+        approximate = node.attributes.get("approximate", b"none") == b"tanh"
+        writer.operator("GELU", [view.tensor], [result], "Gelu", approximate=approximate)
+
+
+@translates("Elu", "Selu")
+def exponential_unit(translation: Translation, node: Node) -> None:
+    """ELU where its alpha is 1, else relu(x) + alpha elu(min(x, 0)); for SELU times gamma."""
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
+    is_scaled = node.op == "Selu"
+    alpha = node.attributes.get("alpha", 1.67326319217681884765625 if is_scaled else 1.0)
+    gamma = node.attributes.get("gamma", 1.05070102214813232421875 if is_scaled else 1.0)
+    formula, value = Formula(translation, name, view.stored), view.tensor
+    result = translation.result_like(name, view)
+    if alpha == gamma == 1:
+        formula("ELU", value, into=result)
+        return
+    falling = formula("ELU", formula("MINIMUM", value, 0.0))
+    parts = formula("MUL", falling, float(alpha * gamma)), formula("RELU", value)
+    if gamma != 1:
+        parts = parts[0], formula("MUL", parts[1], float(gamma))
+    formula("ADD", *parts, into=result)
+
+
+@translates("Softsign")
+def softsign(translation: Translation, node: Node) -> None:
+    """x / (1 + |x|)."""
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
+    formula, value = Formula(translation, name, view.stored), view.tensor
+    divisor = formula("ADD", formula("ABS", value), 1.0)
+    formula("DIV", value, divisor, into=translation.result_like(name, view))
 
 
 @translates("PRelu")
 def parametric_relu(translation: Translation, node: Node) -> None:
     """PRELU; its slope has one dimension less than its input."""
-    shape = translation.graph.shape(node.inputs[0])
-    slope = broadcast_array(translation.host_constant(node, 1, "the slope"), len(shape))
+    source, result = node.inputs[0], node.outputs[0]
+    rank = len(translation.graph.shape(source))
+    slope = translation.host_constant(node, 1, "the slope")
+    slope = slope.reshape((1,) * (rank - slope.ndim) + slope.shape)
     if slope.shape[0] != 1:
         raise UsageError(f"{node} has a slope for each image of the batch; TFLite has no such one")
+    order = translation.order(source)
+    if order[0] != 0:
+        order = outer_order(rank)
     inputs = [
-        translation.tensor(node.inputs[0]),
-        translation.constant(node.inputs[1], stored_array(slope)[0]),
+        translation.tensor(source, order),
+        translation.constant(node.inputs[1], slope.transpose(order)[0]),
     ]
-    translation.writer.operator("PRELU", inputs, [translation.output(node.outputs[0])])
+    translation.writer.operator("PRELU", inputs, [translation.result(result, order)])
 
 
 @translates("Relu", "Clip")
@@ -82,27 +111,23 @@ def clip(translation: Translation, node: Node) -> None:
     """
     bounds = translation.clip_bounds(node)
     assert bounds is not None
-    value = translation.tensor(node.inputs[0])
-    if bounds in CLIPS:
-        result = translation.output(node.outputs[0])
-        translation.writer.operator(CLIPS[bounds], [value], [result])
-        return
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
     steps = [
         (kind, bound)
         for kind, bound in zip(("MAXIMUM", "MINIMUM"), bounds, strict=True)
         if math.isfinite(bound)
     ]
     if not steps:
-        translation.alias(node.outputs[0], value)
+        translation.describe(name, view)
+        return
+    result = translation.result_like(name, view)
+    formula, value = Formula(translation, name, view.stored), view.tensor
+    if bounds in CLIPS:
+        formula(CLIPS[bounds], value, into=result)
+        return
     for index, (kind, bound) in enumerate(steps):
-        limit = translation.constant(f"{node.outputs[0]}/{kind.lower()}", np.float32(bound))
-        if index == len(steps) - 1:
-            result = translation.output(node.outputs[0])
-        else:
-            shape = translation.stored_shape(node.outputs[0])
-            result = translation.between(f"{node.outputs[0]}/raised", shape)
-        translation.writer.operator(kind, [value, limit], [result], "MaximumMinimum")
-        value = result
+        is_last = index == len(steps) - 1
+        value = formula(kind, value, float(bound), into=result if is_last else None)
 
 
 def is_hard_gate(node: Node) -> bool:
@@ -113,99 +138,61 @@ def is_hard_gate(node: Node) -> bool:
 
 @translates("HardSigmoid")
 def hard_sigmoid(translation: Translation, node: Node) -> None:
-    """max(0, min(1, alpha x + beta)) as relu6(6 alpha x + 6 beta) / 6; HARD_SWISH if x times it."""
-    source, result = node.inputs[0], node.outputs[0]
-    value = translation.tensor(source)
-    reader = translation.graph.only_reader(result)
-    if is_hard_gate(node) and reader is not None and reader.op == "Mul" and source in reader.inputs:
-        translation.absorbed.add(reader)
-        target = translation.output(reader.outputs[0])
-        translation.writer.operator("HARD_SWISH", [value], [target], "HardSwish")
-        return
-    shape = translation.stored_shape(result)
+    """max(0, min(1, alpha x + beta)) as relu6(6 alpha x + 6 beta) / 6."""
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
     alpha, beta = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
+    formula, value = Formula(translation, name, view.stored), view.tensor
     if not is_hard_gate(node):
-        scaled = translation.between(f"{result}/scaled", shape)
-        scale = translation.constant(f"{result}/scale", np.float32(6 * alpha))
-        translation.writer.operator("MUL", [value, scale], [scaled], "Mul")
-        value = scaled
-    clipped = translation.between(f"{result}/relu6", shape)
-    relu6 = translation.schema.ActivationFunctionType.RELU6
-    inputs = [value, translation.constant(f"{result}/offset", np.float32(6 * beta))]
-    translation.writer.operator("ADD", inputs, [clipped], "Add", fusedActivationFunction=relu6)
-    inputs = [clipped, translation.constant("sixth", np.float32(1 / 6))]
-    translation.writer.operator("MUL", inputs, [translation.output(result)], "Mul")
+        value = formula("MUL", value, float(6 * alpha))
+    value = formula("ADD", value, float(6 * beta), activation="RELU6")
+    formula("MUL", value, 1 / 6, into=translation.result_like(name, view))
 
 
-@translates(*ARITHMETIC)
-def arithmetic(translation: Translation, node: Node) -> None:
-    """Sum, difference, product, quotient, maximum or minimum of two values, broadcast."""
-    kind, options = ARITHMETIC[node.op]
-    if len(node.inputs) != 2:
-        raise UsageError(f"{node} has {len(node.inputs)} inputs; TFLite's {kind} has 2")
-    rank = len(translation.graph.shape(node.outputs[0]))
-    inputs = [operand(translation, name, rank) for name in node.inputs]
-    if options == "MaximumMinimum":
-        result = translation.output(node.outputs[0])
-        translation.writer.operator(kind, inputs, [result], options)
-        return
-    activation, name = translation.fused_activation(node.outputs[0])
-    result = translation.output(name)
-    translation.writer.operator(kind, inputs, [result], options, fusedActivationFunction=activation)
+@translates("Softplus", "Mish")
+def softplus(translation: Translation, node: Node) -> None:
+    """log(1 + exp x) as relu(x) + log(1 + exp(-|x|)), which never overflows; x tanh of it: Mish."""
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
+    formula, value = Formula(translation, name, view.stored), view.tensor
+    decayed = formula("EXP", formula("NEG", formula("ABS", value)))
+    parts = formula("RELU", value), formula("LOG", formula("ADD", decayed, 1.0))
+    result = translation.result_like(name, view)
+    if node.op == "Softplus":
+        formula("ADD", *parts, into=result)
+    else:
+        formula("MUL", value, formula("TANH", formula("ADD", *parts)), into=result)
 
 
-@translates("BatchNormalization")
-def batch_norm(translation: Translation, node: Node) -> None:
-    """MUL and ADD, where no convolution before it could take it into its weights."""
-    rank = len(translation.graph.shape(node.inputs[0]))
-    result = node.outputs[0]
-    shape = (1,) * (rank - 1) + (-1,) if rank == IMAGE_RANK else (1, -1) + (1,) * (rank - 2)
-    scale, shift = (terms.reshape(shape) for terms in batch_norm_terms(translation, node))
-    scaled = translation.between(f"{result}/scaled", translation.stored_shape(result))
-    inputs = [
-        translation.tensor(node.inputs[0]),
-        translation.constant(f"{result}/scale", scale),
-    ]
-    translation.writer.operator("MUL", inputs, [scaled], "Mul")
-    shifted = translation.constant(f"{result}/shift", shift)
-    activation, result = translation.fused_activation(result)
-    target = translation.output(result)
-    translation.writer.operator(
-        "ADD", [scaled, shifted], [target], "Add", fusedActivationFunction=activation
-    )
+@translates("Reciprocal")
+def reciprocal(translation: Translation, node: Node) -> None:
+    """DIV of 1 by the value."""
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
+    result = translation.result_like(name, view)
+    Formula(translation, name, view.stored)("DIV", 1.0, view.tensor, into=result)
 
 
-def batch_norm_terms(translation: Translation, node: Node) -> tuple[Array, Array]:
-    """What a batch norm multiplies by and then adds, for each channel."""
-    if node.attributes.get("training_mode", 0):
-        raise UsageError(f"{node} is in training mode; export the model in eval mode")
-    names = ("scale", "bias", "mean", "variance")
-    scale, bias, mean, variance = (
-        translation.host_constant(node, index + 1, f"the {name}").astype(np.float64)
-        for index, name in enumerate(names)
-    )
-    channels = translation.graph.shape(node.inputs[0])[1]
-    if any(terms.shape != (channels,) for terms in (scale, bias, mean, variance)):
-        raise UsageError(f"{node} has parameters that don't fit its {channels} channels")
-    spread = variance + node.attributes.get("epsilon", 1e-5)
-    if not np.all(spread > 0):
-        raise UsageError(f"{node} has a variance that is not positive")
-    factor = scale / np.sqrt(spread)
-    return factor, bias - mean * factor
+@translates("Pow")
+def power(translation: Translation, node: Node) -> None:
+    """POW by a constant number; products and roots where the number is one of theirs."""
+    exponents = translation.host_constant(node, 1, "the exponent")
+    view, name = translation.view(node.inputs[0]), node.outputs[0]
+    if exponents.size != 1 or translation.graph.shape(name) != view.shape:
+        raise UsageError(f"{node} has an exponent of shape {exponents.shape}; only a number fits")
+    exponent = float(exponents.reshape(()))
+    value, formula = view.tensor, Formula(translation, name, view.stored)
+    result = translation.result_like(name, view)
+    if exponent == 2:
+        formula("SQUARE", value, into=result)
+    elif exponent == 3:
+        formula("MUL", formula("SQUARE", value), value, into=result)
+    elif exponent == -1:
+        formula("DIV", 1.0, value, into=result)
+    elif abs(exponent) == 0.5:
+        formula("SQRT" if exponent > 0 else "RSQRT", value, into=result)
+    else:
+        formula("POW", value, float(np.float32(exponent)), into=result)
 
 
-def broadcast_array(array: Array, rank: int) -> Array:
-    """The array with dimensions of size 1 in front, up to `rank`."""
-    return array.reshape((1,) * (rank - array.ndim) + array.shape)
-
-
-def operand(translation: Translation, name: str, rank: int) -> int:
-    """The tensor of a value that is broadcast to a rank: images need all four dimensions."""
-    shape: Shape = translation.graph.shape(name)
-    if rank != IMAGE_RANK or len(shape) in (0, rank):
-        return translation.tensor(name)
-    if name in translation.graph.constants:
-        array = broadcast_array(translation.graph.constants[name], rank)
-        return translation.constant(name, stored_array(array))
-    whole = (1,) * (rank - len(shape)) + shape
-    return translation.reshape(name, translation.tensor(name), shape, whole)
+@translates("Erf")
+def error_function(translation: Translation, node: Node) -> None:
+    """Refused: TFLite has it as a part of GELU alone, which has been recognised before."""
+    raise UsageError(f"{node} is not part of a GELU; TFLite has no error function of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -42,13 +43,14 @@ def int32(values: Any) -> NDArray[np.int32]:
         ) from error
 
 
-class _Buffer:
+class AlignedBuffer:
     """Constant bytes that the schema's own classes would pack without their alignment."""
 
     def __init__(self, data: bytes = b"") -> None:
         self.data = data
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 (the object API's name)
+        """Write the buffer's table, as the object API's own would."""
         vector = None
         if self.data:
             builder.Prep(BUFFER_ALIGNMENT, len(self.data))
@@ -65,10 +67,11 @@ class FlatbufferWriter:
     def __init__(self) -> None:
         self._schema = schema()
         self._tensors: list[Any] = []
-        self._buffers = [_Buffer()]
+        self._buffers = [AlignedBuffer()]
         self._codes: dict[tuple[str, int], int] = {}
         self._operators: list[Any] = []
         self._constants: dict[tuple[bytes, tuple[int, ...], str], int] = {}
+        self._names: Counter[str] = Counter()
 
     def value(self, name: str, shape: Sequence[int]) -> int:
         """Index of a new float32 tensor that an operator, or the caller, will fill."""
@@ -81,20 +84,27 @@ class FlatbufferWriter:
         content = np.ascontiguousarray(array).tobytes()
         key = (content, array.shape, array.dtype.name)
         if key not in self._constants:
-            self._buffers.append(_Buffer(content))
+            self._buffers.append(AlignedBuffer(content))
             index = self._tensor(name, array.shape, kind, len(self._buffers) - 1)
             self._constants[key] = index
         return self._constants[key]
 
     def _tensor(self, name: str, shape: Sequence[int], kind: int, buffer: int) -> int:
         tensor = self._schema.TensorT()
-        tensor.name = name
+        # tools that quantise know tensors by their names
+        tensor.name = f"{name};{self._names[name]}" if self._names[name] else name
+        self._names[name] += 1
         tensor.shape = int32(shape)
         tensor.type = kind
         tensor.buffer = buffer
         tensor.hasRank = True
         self._tensors.append(tensor)
         return len(self._tensors) - 1
+
+    def name(self, index: int) -> str:
+        """The name that a tensor was given."""
+        name: str = self._tensors[index].name
+        return name
 
     def operator(
         self,

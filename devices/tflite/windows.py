@@ -1,22 +1,18 @@
-"""Convolutions and pools: padding, weights, and what is folded into them."""
+"""Windows over images: how TFLite pads them, and pools."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
-from .elementwise import batch_norm_terms, is_hard_gate
 from .graph import Array, Node
-from .translation import IMAGE_RANK, Translation, translates
+from .layout import IMAGE_RANK, NHWC
+from .translation import Translation, translates
 
 Pair = tuple[int, int]
-
-GROUPED_VERSION = 6
-DILATED_DEPTHWISE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +83,12 @@ def window_axes(translation: Translation, node: Node, kernel: Pair) -> tuple[Axi
     return axes[0], axes[1]
 
 
+def nhwc_shape(translation: Translation, name: str) -> tuple[int, ...]:
+    """The shape that an image is stored with."""
+    shape = translation.graph.shape(name)
+    return tuple(shape[axis] for axis in NHWC)
+
+
 def padded(
     translation: Translation,
     node: Node,
@@ -101,7 +103,7 @@ def padded(
     where the last window does: what ONNX pads beyond is never read.
     """
     schemes = translation.schema.Padding
-    value = translation.tensor(node.inputs[0])
+    value = translation.tensor(node.inputs[0], NHWC)
     if all(axis.is_valid for axis in axes):
         return value, schemes.VALID
     if same and all(axis.is_same for axis in axes):
@@ -120,91 +122,6 @@ def padded(
         filled = translation.constant(f"{name}/value", np.float32(fill))
         translation.writer.operator("PADV2", [value, amounts, filled], [result], "PadV2")
     return result, schemes.VALID
-
-
-@translates("Conv")
-def convolution(translation: Translation, node: Node) -> None:
-    """CONV_2D or DEPTHWISE_CONV_2D, with batch norm, hard sigmoid's sum and activation folded."""
-    weight, bias = _parameters(translation, node)
-    axes = window_axes(translation, node, (weight.shape[2], weight.shape[3]))
-    value, padding = padded(translation, node, axes)
-    result = node.outputs[0]
-    reader = translation.graph.only_reader(result)
-    if reader is not None and reader.op == "BatchNormalization" and reader.inputs[0] == result:
-        scale, shift = batch_norm_terms(translation, reader)
-        weight, bias = weight * scale[:, None, None, None], bias * scale + shift
-        translation.absorbed.add(reader)
-        result = reader.outputs[0]
-        reader = translation.graph.only_reader(result)
-    if reader is not None and is_hard_gate(reader):
-        # hard_sigmoid(x) = relu6(x + 3) / 6; the sum goes into the bias
-        translation.absorbed.add(reader)
-        gate = translation.between(f"{result}/relu6", translation.stored_shape(result))
-        relu6 = translation.schema.ActivationFunctionType.RELU6
-        _emit(translation, node, axes, (value, gate), padding, relu6, weight, bias + np.float32(3))
-        sixth = translation.constant("sixth", np.float32(1 / 6))
-        target = translation.output(reader.outputs[0])
-        translation.writer.operator("MUL", [gate, sixth], [target], "Mul")
-        return
-    activation, result = translation.fused_activation(result)
-    ends = (value, translation.output(result))
-    _emit(translation, node, axes, ends, padding, activation, weight, bias)
-
-
-def _parameters(translation: Translation, node: Node) -> tuple[Array, Array]:
-    """Weight and bias of a convolution, as ONNX has them."""
-    weight = translation.host_constant(node, 1, "the weight")
-    if weight.ndim != IMAGE_RANK:
-        raise UsageError(f"{node} has a weight of shape {weight.shape}; only 2-D ones are covered")
-    bias = np.zeros(weight.shape[0], dtype=np.float32)
-    if len(node.inputs) > 2 and node.inputs[2]:
-        bias = translation.host_constant(node, 2, "the bias")
-    shape, groups = translation.graph.shape(node.inputs[0]), node.attributes.get("group", 1)
-    fits = shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
-    if not fits or bias.shape != weight.shape[:1]:
-        raise UsageError(
-            f"{node} of {groups} groups has a weight of shape {weight.shape} and a bias of shape "
-            f"{bias.shape}, which don't fit its input of shape {shape}"
-        )
-    return weight, bias
-
-
-def _emit(
-    translation: Translation,
-    node: Node,
-    axes: tuple[Axis, Axis],
-    ends: Pair,
-    padding: int,
-    activation: int,
-    weight: Array,
-    bias: Array,
-) -> None:
-    height, width = axes
-    groups = node.attributes.get("group", 1)
-    channels = translation.graph.shape(node.inputs[0])[1]
-    settings: dict[str, Any] = {
-        "padding": padding,
-        "strideH": height.stride,
-        "strideW": width.stride,
-        "dilationHFactor": height.dilation,
-        "dilationWFactor": width.dilation,
-        "fusedActivationFunction": activation,
-    }
-    if groups > 1 and groups == channels:
-        kind, options, version = "DEPTHWISE_CONV_2D", "DepthwiseConv2D", 1
-        weight = weight.transpose(1, 2, 3, 0)
-        settings["depthMultiplier"] = weight.shape[3] // channels
-        if height.dilation > 1 or width.dilation > 1:
-            version = DILATED_DEPTHWISE_VERSION
-    else:
-        kind, options, version = "CONV_2D", "Conv2D", GROUPED_VERSION if groups > 1 else 1
-        weight = weight.transpose(0, 2, 3, 1)
-    inputs = [
-        ends[0],
-        translation.constant(node.inputs[1], weight),
-        translation.constant(f"{node.outputs[0]}/bias", bias),
-    ]
-    translation.writer.operator(kind, inputs, [ends[1]], options, version, **settings)
 
 
 @translates("MaxPool", "AveragePool")
@@ -236,10 +153,10 @@ def pool(translation: Translation, node: Node) -> None:
     if padding == translation.schema.Padding.SAME or np.all(correction == 1):
         _emit_pool(translation, "AVERAGE_POOL_2D", axes, value, padding, result)
         return
-    sums = translation.between(f"{result}/sums", translation.stored_shape(result))
+    sums = translation.between(f"{result}/sums", nhwc_shape(translation, result))
     _emit_pool(translation, "AVERAGE_POOL_2D", axes, value, padding, sums)
     factors = translation.constant(f"{result}/correction", correction[None, :, :, None])
-    translation.writer.operator("MUL", [sums, factors], [translation.output(result)], "Mul")
+    translation.writer.operator("MUL", [sums, factors], [translation.result(result, NHWC)], "Mul")
 
 
 def _not_negative(translation: Translation, name: str) -> bool:
@@ -260,7 +177,7 @@ def _emit_pool(
     activation = translation.schema.ActivationFunctionType.NONE
     if isinstance(result, str):
         activation, result = translation.fused_activation(result)
-        result = translation.output(result)
+        result = translation.result(result, NHWC)
     height, width = axes
     translation.writer.operator(
         kind,

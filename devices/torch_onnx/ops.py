@@ -166,8 +166,25 @@ def _layer_norm(node: Node) -> Call:
     return call
 
 
+def _instance_norm(node: Node) -> Call:
+    epsilon = node.attribute("epsilon", 1e-5)
+
+    def call(value: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return functional.instance_norm(value, weight=scale, bias=bias, eps=epsilon)
+
+    return call
+
+
+def _product(value: Tensor, dim: Sequence[int], keepdim: bool) -> Tensor:
+    for axis in sorted((axis % value.ndim for axis in dim), reverse=True):
+        value = torch.prod(value, axis, keepdim)
+    return value
+
+
 def _reduce(node: Node) -> Call:
     reductions: dict[str, Call] = {
+        "ReduceL2": torch.linalg.vector_norm,
+        "ReduceProd": _product,
         "ReduceMean": torch.mean,
         "ReduceSum": torch.sum,
         "ReduceMax": torch.amax,
@@ -211,6 +228,7 @@ PLAIN: dict[str, Call] = {
     "Abs": torch.abs,
     "Add": torch.add,
     "Ceil": torch.ceil,
+    "Cos": torch.cos,
     "Div": _divide,
     "Dropout": lambda value, *_: value,
     "Equal": torch.eq,
@@ -234,10 +252,13 @@ PLAIN: dict[str, Call] = {
     "Pow": torch.pow,
     "Reciprocal": torch.reciprocal,
     "Relu": functional.relu,
+    "Round": torch.round,
     "Sigmoid": torch.sigmoid,
+    "Sin": torch.sin,
     "Softplus": functional.softplus,
     "Sqrt": torch.sqrt,
     "Sub": torch.sub,
+    "Sum": _fold(torch.add),
     "Tanh": torch.tanh,
     "Where": torch.where,
 }
@@ -256,6 +277,7 @@ BUILDERS: dict[str, Callable[[Node], Call]] = {
     ),
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
+    "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": lambda node: (
         lambda value: functional.leaky_relu(value, node.attribute("alpha", 0.01))
@@ -263,9 +285,11 @@ BUILDERS: dict[str, Callable[[Node], Call]] = {
     "LogSoftmax": _over_axis(torch.log_softmax, -1),
     "MaxPool": _pool,
     "Mod": lambda node: torch.fmod if node.attribute("fmod", 0) else torch.remainder,
+    "ReduceL2": _reduce,
     "ReduceMax": _reduce,
     "ReduceMean": _reduce,
     "ReduceMin": _reduce,
+    "ReduceProd": _reduce,
     "ReduceSum": _reduce,
     "Softmax": _over_axis(torch.softmax, -1),
 }

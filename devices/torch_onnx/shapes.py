@@ -118,6 +118,7 @@ def _resize(node: Node) -> Call:
         ("nearest", "asymmetric"): rounding == "floor",
         ("linear", "half_pixel"): True,
         ("linear", "align_corners"): True,
+        ("linear", "pytorch_half_pixel"): True,
     }
     axes, aspect = node.attribute("axes"), node.attribute("keep_aspect_ratio_policy", "stretch")
     if not known.get((mode, place)) or axes is not None or aspect != "stretch":
@@ -150,6 +151,23 @@ def _depth_to_space(node: Node) -> Call:
         return parts.permute(0, 3, 4, 1, 5, 2).reshape(shape)
 
     return call
+
+
+def _space_to_depth(node: Node) -> Call:
+    block = node.attribute("blocksize")
+
+    def call(value: Tensor) -> Tensor:
+        batch, channels, height, width = value.shape
+        rows, columns = height // block, width // block
+        parts = value.reshape(batch, channels, rows, block, columns, block)
+        return parts.permute(0, 3, 5, 1, 2, 4).reshape(batch, -1, rows, columns)
+
+    return call
+
+
+def _tile(node: Node) -> Call:
+    times = node.constant(1)
+    return lambda value, *_: value.repeat(times)
 
 
 def _cast(node: Node) -> Call:
@@ -211,8 +229,10 @@ SHAPE_BUILDERS: dict[str, Callable[[Node], Call]] = {
     "Resize": _resize,
     "Shape": _shape,
     "Slice": _slice,
+    "SpaceToDepth": _space_to_depth,
     "Split": _split,
     "Squeeze": _squeeze,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }

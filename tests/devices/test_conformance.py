@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 import types
@@ -21,8 +22,10 @@ from latkit.devices.convert import prepare
 from latkit.devices.cuda.device import CudaKind
 from latkit.devices.cuda.nvidia import NvidiaSmi
 from latkit.devices.cuda.runtimes import find_cuda_runtime
+from latkit.devices.device import PRECISIONS
 from latkit.devices.measurement import measurement
 from latkit.devices.options import DeviceOptions
+from latkit.devices.phone import runner_process as runner_process_module
 from latkit.devices.phone import worker as phone_worker_module
 from latkit.devices.phone.worker import RunnerWorker
 from latkit.devices.registry import open_device
@@ -69,7 +72,8 @@ class Kind:
 
 
 def host_outputs(runtime, device, path):
-    session = runtime.load(prepare(path, runtime.name, path.parent / "converted"), 1)
+    file = prepare(path, runtime.name, path.parent / "converted", precision=device.setup.precision)
+    session = runtime.load(file, 1)
     session.run()
     return session.outputs()
 
@@ -87,9 +91,9 @@ def phone_outputs(device, path):
         worker = device.worker(job, path.parent)
         assert isinstance(worker, RunnerWorker)
         worker.load(60)
-        worker._process.write_line("outputs 0")
-        answer = json.loads(worker._process.read_line(60))
-        assert json.loads(worker._process.read_line(60)) == {"end": "outputs"}
+        worker._runner.tell("outputs 0")
+        answer, end = worker._runner.answers("outputs", 60, lambda _: 60)
+        assert end == {"end": "outputs"}
         worker.end()
     return [np.array([item["sum"], item["absolute_sum"]]) for item in answer["outputs"]]
 
@@ -208,12 +212,9 @@ def good_models(kind):
 # -- the suite -------------------------------------------------------------------------------
 
 
-def test_it_computes_what_the_model_says(kind, device, tmp_path):
-    """Against the same runtime's Python on this host, with the same file and the same inputs."""
-    if kind.outputs is None:
-        pytest.skip(f"{kind.name} tells no outputs")
-    path = write_conv(tmp_path / "conv.onnx", 6)
-    if kind.suffix == ".onnx":
+def expected_outputs(path):
+    """What this host's Python computes for a file of either runtime."""
+    if path.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -221,30 +222,63 @@ def test_it_computes_what_the_model_says(kind, device, tmp_path):
             item.name: numbered_input(number, item.name, item.shape, ONNX_DTYPES[item.type])
             for number, item in enumerate(session.get_inputs())
         }
-        expected = session.run(None, feeds)
-    else:
-        from ai_edge_litert.interpreter import Interpreter
+        return session.run(None, feeds)
+    from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(prepare(path, "litert", tmp_path)))
-        interpreter.allocate_tensors()
-        for number, item in enumerate(interpreter.get_input_details()):
-            shape = item["shape"].tolist()
-            values = numbered_input(number, item["name"], shape, item["dtype"])
-            interpreter.set_tensor(item["index"], values)
-        interpreter.invoke()
-        expected = [
-            interpreter.get_tensor(item["index"]) for item in interpreter.get_output_details()
-        ]
-    given = kind.outputs(device, path)
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    for number, item in enumerate(interpreter.get_input_details()):
+        shape = item["shape"].tolist()
+        values = numbered_input(number, item["name"], shape, item["dtype"])
+        interpreter.set_tensor(item["index"], values)
+    interpreter.invoke()
+    return [interpreter.get_tensor(item["index"]) for item in interpreter.get_output_details()]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_it_computes_what_the_model_says(kind, tmp_path, precision):
+    """Against the same runtime's Python on this host, with the same file and the same inputs."""
+    if kind.outputs is None:
+        pytest.skip(f"{kind.name} tells no outputs")
+    if kind.name.startswith("cuda") and precision == "int8":
+        pytest.skip("no runtime computes in int8 on a GPU")
+    kind = dataclasses.replace(kind, options=dataclasses.replace(kind.options, precision=precision))
+    path = write_conv(tmp_path / "conv.onnx", 6)
+    runtime = "onnxruntime" if kind.suffix == ".onnx" else "litert"
+    machine = "aarch64" if "arm64" in kind.name else platform.machine()
+    file = prepare(path, runtime, tmp_path, precision=precision, machine=machine)
+    expected = expected_outputs(file)
+    given = kind.outputs(kind.open(), path)
     assert len(given) == len(expected)
     for one, other in zip(given, expected, strict=True):
         wide = np.asarray(other, np.float64)
         assert np.abs(wide).sum() > 100
         if kind.name.startswith("adb"):
-            assert one == pytest.approx([wide.sum(), np.abs(wide).sum()], rel=1e-5)
+            # Kernels of another processor, or another build's, may round a step the other way.
+            each = {"float32": 0.0, "float16": 1e-3, "int8": 0.05}[precision] * wide.size
+            total = [wide.sum(), np.abs(wide).sum()]
+            assert one == pytest.approx(total, rel=1e-5, abs=each)
         else:
             assert one.shape == other.shape
-            assert one == pytest.approx(wide, rel=1e-4, abs=1e-5)
+            step = {"float32": 1e-5, "float16": 2e-3, "int8": 1}[precision]
+            assert one == pytest.approx(
+                wide, rel=2e-3 if precision == "float16" else 1e-4, abs=step
+            )
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_it_times_other_precisions_under_keys_of_their_own(kind, device, precision):
+    if kind.name.startswith("cuda") and precision == "int8":
+        pytest.skip("no runtime computes in int8 on a GPU")
+    options = dataclasses.replace(kind.options, precision=precision)
+    other = dataclasses.replace(kind, options=options).open()
+    assert other.setup == dataclasses.replace(device.setup, precision=precision)
+    assert other.info()["precision"]["name"] == precision
+    assert device.info()["precision"]["name"] == "float32"
+    protocol = dataclasses.replace(PROTOCOL, rounds=1, processes=1)
+    (item,) = other.measure(kind.models[:2], protocol)
+    assert set(item.visits) == {model.key for model in kind.models[:2]}
+    assert item.canary_ns
 
 
 def test_each_round_has_as_many_runs_of_each_model_as_asked_for(kind, rounds):
@@ -347,7 +381,7 @@ def test_a_model_that_hangs_is_given_up_and_the_rest_goes_on(kind, tmp_path, mon
     if not kind.name.endswith("-onnxruntime") or kind.name.startswith("cuda"):
         pytest.skip(f"no model hangs on {kind.name}: its runtime has no loops here")
     monkeypatch.setattr(phone_worker_module, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(phone_worker_module, "POLL_S", 0.2)
+    monkeypatch.setattr(runner_process_module, "POLL_S", 0.2)
     device = kind.open()
     device.timeout_s = 2
     hung = Model("hung", write_endless(tmp_path / "hung.onnx"))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from latkit.devices import (
 )
 from latkit.devices import rounds as rounds_module
 from latkit.devices.cpu import CpuDevice
+from latkit.devices.device import PRECISIONS
 from latkit.devices.host import allowed_cores, can_pin
 from latkit.devices.job import read_progress
 from latkit.devices.measurement import measurement
@@ -280,8 +283,6 @@ def test_a_protocol_that_asks_for_nothing_is_refused(device, conv, protocol):
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"precision": "int8"}, DeviceError),
-        ({"precision": "float16"}, DeviceError),
         ({"precision": "float7"}, UsageError),
         ({"runtime": "abacus"}, DeviceError),
         ({"threads": 0}, UsageError),
@@ -293,6 +294,36 @@ def test_a_protocol_that_asks_for_nothing_is_refused(device, conv, protocol):
 def test_setups_that_can_not_be_are_refused(options, error):
     with pytest.raises(error):
         CpuDevice(**options)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_every_precision_is_timed_under_a_key_of_its_own_beside_a_float32_canary(
+    conv, tmp_path, runtime
+):
+    devices = [
+        CpuDevice(runtime=runtime, precision=precision, cache=tmp_path) for precision in PRECISIONS
+    ]
+    assert len({device.setup.key for device in devices}) == len(PRECISIONS)
+    assert len({device.canary() for device in devices}) == 1
+    assert len({device.deliver([conv])[0] for device in devices}) == len(PRECISIONS)
+    for device, precision in zip(devices, PRECISIONS, strict=True):
+        assert device.setup.precision == precision == device.info()["precision"]["name"]
+        (item,) = device.measure([Model("conv", conv)], dataclasses.replace(SHORT, rounds=1))
+        assert set(item.visits) == {("conv", 0)} and item.canary_ns
+
+
+def test_what_a_precision_became_of_on_this_processor_is_told(tmp_path):
+    told = {
+        precision: CpuDevice(precision=precision, cache=tmp_path).info()["precision"]
+        for precision in PRECISIONS
+    }
+    assert "convolution_runs_as" not in told["float32"]
+    assert "QLinearConv" in told["int8"]["convolution_runs_as"].split(", ")
+    float16 = told["float16"]["convolution_runs_as"].split(", ")
+    assert "Conv" in float16 or "FusedConv" in float16
+    if platform.machine() == "x86_64":
+        # ONNX Runtime's processor provider has no float16 convolution there.
+        assert float16[0] == float16[-1] == "Cast"
 
 
 def test_setup_is_the_same_for_the_same_hardware_and_info_explains_it(tmp_path):

@@ -268,3 +268,81 @@ def test_a_shape_that_is_not_static_is_refused():
 def test_counts_do_not_depend_on_the_weights():
     block = Depthwise(in_channels=8, height=6, width=6)
     assert count(build_onnx(block)) == block_counts(block)
+
+
+def only(nodes, shape, output, weights=()):
+    """The one kernel of a model that reads a single value."""
+    (kernel,) = count(model(nodes, [value("x", *shape)], [value("y", *output)], weights)).kernels
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        (helper.make_node("Softmax", ["x"], ["y"], axis=-1), "softmax"),
+        (helper.make_node("LayerNormalization", ["x", "s"], ["y"]), "normalization"),
+    ],
+)
+def test_what_works_along_one_axis_has_it_as_its_channels(node, kind):
+    kernel = only([node], (2, 3, 49, 16), (2, 3, 49, 16), [tensor("s", 16)])
+    assert (kernel.kind, kernel.in_channels, kernel.height) == (kind, 16, 2 * 3 * 49)
+    assert kernel.flops > 2 * 3 * 49 * 16
+
+
+def test_other_normalizations_keep_their_image():
+    node = helper.make_node("InstanceNormalization", ["x", "s", "b"], ["y"])
+    kernel = only([node], (1, 4, 5, 6), (1, 4, 5, 6), [tensor("s", 4), tensor("b", 4)])
+    assert (kernel.kind, kernel.in_channels, kernel.height) == ("normalization", 4, 5)
+
+
+def test_a_product_of_two_activations_is_told_from_one_with_weights():
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    copy, product = count(
+        model(nodes, [value("x", 1, 4, 10, 8)], [value("y", 1, 4, 10, 10)])
+    ).kernels
+    assert (copy.kind, copy.layout) == ("copy", "strided")
+    assert (product.kind, product.groups, product.height) == ("matmul", 4, 10)
+    assert (product.in_channels, product.out_channels) == (8, 10)
+    assert product.flops == 2 * 4 * 10 * 10 * 8
+
+
+def test_a_transposition_that_moves_whole_rows_is_told():
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=[0, 2, 1, 3])
+    assert only([node], (1, 4, 10, 8), (1, 10, 4, 8)).layout == "rows"
+
+
+def test_reductions_are_told_from_global_pools():
+    reduced = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1])
+    pooled = helper.make_node("GlobalAveragePool", ["x"], ["y"])
+    assert only([reduced], (1, 4, 5, 6), (1, 1, 5, 6)).kind == "reduce"
+    assert only([pooled], (1, 4, 5, 6), (1, 4, 1, 1)).kind == "global_pool"
+
+
+def test_a_resize_keeps_its_mode_and_both_sizes():
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="linear")
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    kernel = only([node], (1, 4, 5, 6), (1, 4, 10, 12), [scales])
+    assert (kernel.kind, kernel.layout) == ("resize", "linear")
+    assert (kernel.height, kernel.width) == (5, 6)
+    assert (kernel.out_height, kernel.out_width) == (10, 12)
+
+
+def test_windows_keep_their_dilation():
+    convolution = helper.make_node("Conv", ["x", "w"], ["y"], dilations=[2, 3])
+    pool = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[2, 3])
+    assert only([convolution], (1, 2, 8, 8), (1, 4, 6, 5), [tensor("w", 4, 2, 2, 2)]).dilation == (
+        2,
+        3,
+    )
+    assert only([pool], (1, 2, 8, 8), (1, 2, 6, 5)).dilation == (2, 3)
+    plain = helper.make_node("Conv", ["x", "w"], ["y"])
+    assert only([plain], (1, 2, 8, 8), (1, 4, 7, 7), [tensor("w", 4, 2, 2, 2)]).dilation == (1, 1)
+
+
+def test_a_transposed_convolution_is_a_convolution_whatever_its_groups():
+    node = helper.make_node("ConvTranspose", ["x", "t"], ["y"], strides=[2, 2], group=4)
+    kernel = only([node], (1, 4, 3, 3), (1, 4, 6, 6), [tensor("t", 4, 1, 2, 2)])
+    assert (kernel.kind, kernel.operation, kernel.groups) == ("conv", "ConvTranspose", 4)

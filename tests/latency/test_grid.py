@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
-from latkit.latency.grid import DEFAULT_GRID, PROBE_CHANNELS, channel_grid, probe_blocks
+from latkit.latency.grid import DEFAULT_GRID, PROBE_CHANNELS, channel_grid, grows, probe_blocks
 
 CHANNELS = sorted(PROBE_CHANNELS)
 
@@ -76,3 +76,21 @@ def test_probe_blocks_differ_in_one_width_alone_and_run_three_convolutions() -> 
     assert len({(b.in_channels, b.out_channels, b.height, b.width) for b in blocks}) == 1
     assert all(block.expanded_channels != block.in_channels for block in blocks)
     assert not any(block.has_residual for block in blocks)
+
+
+def test_growth_is_confirmed_on_the_grid_alone() -> None:
+    latency = sawtooth(16, noise=0.0)
+    off_grid = [
+        value * (1.0 if channels % 16 == 0 else 1.5)
+        for channels, value in zip(CHANNELS, latency, strict=True)
+    ]
+    assert grows(CHANNELS, off_grid, 16)
+    assert not grows(CHANNELS, off_grid, 4)
+
+
+def test_growth_is_not_confirmed_where_a_wider_probe_is_faster_or_probes_are_few() -> None:
+    latency = sawtooth(16)
+    latency[CHANNELS.index(96)] *= 0.7
+    assert not grows(CHANNELS, latency, 16)
+    assert not grows(CHANNELS[:2], sawtooth(16)[:2], 16)
+    assert not grows([], [], 16)

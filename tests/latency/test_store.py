@@ -321,7 +321,7 @@ def test_newer_store_names_both_versions(tmp_path):
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE meta SET version = 99")
     raw.close()
-    with pytest.raises(DamagedFileError, match=r"version 99.*reads up to 2.*newer latkit"):
+    with pytest.raises(DamagedFileError, match=r"version 99.*reads up to 3.*newer latkit"):
         Store(path)
 
 
@@ -491,7 +491,7 @@ def test_a_store_of_version_1_is_read_and_goes_on(tmp_path):
         assert store.measurements(SETUP) == before
         store.add_round(SETUP, PROTOCOL, INFO, round_of({}, index=9, run_id="later"))
     with sqlite3.connect(path) as raw:
-        assert raw.execute("SELECT version FROM meta").fetchall() == [(2,)]
+        assert raw.execute("SELECT version FROM meta").fetchall() == [(3,)]
     raw.close()
 
 

@@ -13,7 +13,8 @@ from latkit.latency.blocks import Block, ConvBlock, Head, MBConv, Pointwise, Ski
 from latkit.latency.calibration import BlockTerms, Calibration, calibrate
 from latkit.latency.document import read_document, write_document
 from latkit.latency.network import Network
-from latkit.latency.table import Entry, EvictionTrial, LatencyTable
+from latkit.latency.table import KIND, UNCALIBRATED, Entry, EvictionTrial, LatencyTable
+from latkit.latency.table_file import VERSION
 
 SETUP = Setup("board", "onnxruntime", "1.31", cores=(2, 3))
 
@@ -178,6 +179,19 @@ def test_a_network_says_when_a_block_was_not_measured_and_is_wider() -> None:
     assert "expanded_channels=160" in outside.reason
 
 
+def test_a_table_that_knows_no_networks_says_that_it_gives_plain_sums() -> None:
+    estimate = chain_table(Calibration()).network(chain(32, 64))
+    assert estimate.latency_ms == pytest.approx(0.096)
+    assert estimate.reason == UNCALIBRATED
+    assert "plain sum" in UNCALIBRATED and "not calibrated" in UNCALIBRATED
+    assert chain_table(CALIBRATION).network(chain(32, 64)).reason == ""
+
+
+def test_an_entry_says_why_it_may_be_wrong() -> None:
+    known = table({mbconv(): Entry(1.0, 0.9, 1.2, "noisy", ("the rounds differ by 9 %",))})
+    assert known.estimate(mbconv()).reason == "the rounds differ by 9 %"
+
+
 def test_another_setup_is_refused_and_both_are_named() -> None:
     WIDTHS.check_setup(replace(SETUP))
     other = replace(SETUP, threads=2)
@@ -234,12 +248,12 @@ def test_a_body_of_impossible_values_is_damaged(
 ) -> None:
     path = tmp_path / "table.json"
     full_table().save(path)
-    body = read_document(path, "latency_table", 1)
+    body = read_document(path, KIND, VERSION)
     inner = body
     for step in place[:-1]:
         inner = inner[step]
     inner[place[-1]] = wrong
-    write_document(path, "latency_table", 1, body)
+    write_document(path, KIND, VERSION, body)
     with pytest.raises(DamagedFileError, match="no valid latency table"):
         LatencyTable.load(path)
 
@@ -247,7 +261,7 @@ def test_a_body_of_impossible_values_is_damaged(
 def test_a_newer_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     write_document(path, "latency_table", 99, {})
-    with pytest.raises(DamagedFileError, match="99"):
+    with pytest.raises(DamagedFileError, match=rf"version 99 .* up to {VERSION}"):
         LatencyTable.load(path)
 
 
@@ -262,7 +276,7 @@ def test_the_frame_has_a_row_for_each_block() -> None:
     frame = full_table().frame()
     assert sorted(frame["kind"]) == ["Head", "MBConv"]
     noisy = frame[frame["verdict"] == "noisy"].iloc[0]
-    assert noisy["reasons"] == "the rounds differ by 9 %"
+    assert json.loads(noisy["reasons"]) == ["the rounds differ by 9 %"]
     assert noisy["median_ms"] == 0.02
 
 

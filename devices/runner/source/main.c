@@ -15,6 +15,12 @@
  *   model ID EVICTION_BYTES PATH      ID is an integer; -1 is the canary
  *   load                              load all models, run each once
  *   round ID:RUNS ID:RUNS ...         visit models, in exactly this order
+ *   profile ID TURNS WARMUPS RUNS PREFIX
+ *                                     load a model once more with the runtime's profiler on, run
+ *                                     it once; then, so many times: visit ID and run what is
+ *                                     profiled WARMUPS + RUNS times. The canary, if there is one,
+ *                                     is visited before and after each. The files that come of
+ *                                     it have names that start with PREFIX
  *   outputs ID                        run once, tell sums of the outputs
  *   save ID PATH                      run once, write all outputs' bytes to PATH
  *   quit                              as does the end of input
@@ -29,6 +35,10 @@
  *            of the canary {"memory_walk_ns":N} if a model has its caches evicted; then
  *            {"end":"round","duration_ns":N,"pinned_to":[N..]|null,"before":STATE,"after":STATE}
  *            with STATE {"frequency_khz":[N..]|null,"load_average":[N,N,N]|null}
+ *   profile  for each visit as in a round, of RUNS; or {"failed":ID,"cause":".."}, and no more
+ *            turns. Then {"end":"profile","optimized":"..","profile":".."}: paths of the graph
+ *            that the runtime runs, and of all runs of the one that was profiled, the first of
+ *            all among them; both null where it failed. Files of a failure may stay
  *   outputs  {"outputs":[{"name":"..","type":"float32","shape":[N..],"sum":N,
  *            "absolute_sum":N}..]}, {"end":"outputs"}
  *   save     {"end":"save","bytes":N}
@@ -231,6 +241,16 @@ static const char *round_of(char *rest, struct text *answers)
     return why;
 }
 
+static const char *profile_of(struct entry *entry, char *rest, struct text *answers)
+{
+    struct turns turns;
+    if (!read_integer(take_field(&rest), 0, MOST_RUNS, &turns.count) ||
+        !read_integer(take_field(&rest), 0, MOST_RUNS, &turns.warmups) ||
+        !read_integer(take_field(&rest), 1, MOST_RUNS, &turns.runs) || !rest || !*rest)
+        return "profile wants turns, warm-ups, runs, and the start of a path";
+    return plan_profile(&plan, entry, turns, rest, answers);
+}
+
 /* Do what a line says. NULL, or why it can't be done. */
 static const char *obey(char *line, struct text *answers)
 {
@@ -253,16 +273,19 @@ static const char *obey(char *line, struct text *answers)
     if (!strcmp(name, "load"))
         return plan.loaded ? "models are loaded already" : load(rest, answers);
     bool outputs = !strcmp(name, "outputs"), save = !strcmp(name, "save");
-    if (!outputs && !save && strcmp(name, "round"))
+    bool profile = !strcmp(name, "profile"), round = !strcmp(name, "round");
+    if (!outputs && !save && !profile && !round)
         return cause("there is no command %s", name);
     if (!plan.loaded)
         return cause("%s comes too early: no models are loaded", name);
-    if (!outputs && !save)
+    if (round)
         return round_of(rest, answers);
     const char *number = take_field(&rest);
     struct entry *entry = find_entry(number);
     if (!entry)
         return cause("%s wants the number of a model", name);
+    if (profile)
+        return profile_of(entry, rest, answers);
     if (outputs)
         return rest ? "outputs wants nothing more" : plan_outputs(&plan, entry, answers);
     return rest && *rest ? plan_save(&plan, entry, rest, answers) : "save wants a path";

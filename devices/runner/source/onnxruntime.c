@@ -103,7 +103,9 @@ static const char *append_accelerator(void *options)
                  settings->accelerator);
 }
 
-static const char *make_session(const char *path, struct session *made)
+/* With `optimized` and `prefix`, the session writes the graph that it runs, and a profile. */
+static const char *make_session(const char *path, const char *optimized, const char *prefix,
+                                struct session *made)
 {
     void *options;
     TRY(CreateSessionOptions, &options);
@@ -117,6 +119,10 @@ static const char *make_session(const char *path, struct session *made)
         strcmp(settings->accelerator, "cpu") ? VERBOSE : WARNING);
     if (threads == 1)
         TRY(AddSessionConfigEntry, options, "session.intra_op.allow_spinning", "0");
+    if (optimized)
+        TRY(SetOptimizedModelFilePath, options, optimized);
+    if (prefix)
+        TRY(EnableProfiling, options, prefix);
     const char *failed = append_accelerator(options);
     if (failed)
         return failed;
@@ -195,18 +201,37 @@ static const char *bind_all(struct model *model, struct session *made)
     return NULL;
 }
 
-static const char *load(const char *path, struct model *model)
+static void release(struct session *made)
 {
-    struct session *made = model->state = allocate(sizeof *made);
-    const char *failed = make_session(path, made);
-    if (!failed)
-        failed = bind_all(model, made);
-    if (!failed)
-        return NULL;
     if (made->binding)
         ort.ReleaseIoBinding(made->binding);
     if (made->session)
         ort.ReleaseSession(made->session);
+}
+
+static const char *load_profiled(const char *path, const char *optimized, const char *prefix,
+                                 struct model *model)
+{
+    struct session *made = model->state = allocate(sizeof *made);
+    const char *failed = make_session(path, optimized, prefix, made);
+    if (!failed)
+        failed = bind_all(model, made);
+    if (failed)
+        release(made);
+    return failed;
+}
+
+static const char *load(const char *path, struct model *model)
+{
+    return load_profiled(path, NULL, NULL, model);
+}
+
+static const char *end_profile(struct model *model, const char **file)
+{
+    struct session *made = model->state;
+    const char *failed =
+        check("SessionEndProfiling", ort.SessionEndProfiling(made->session, allocator, (char **)file));
+    release(made);
     return failed;
 }
 
@@ -266,4 +291,5 @@ static void providers(struct text *text)
     text_add(text, "]");
 }
 
-const struct runtime onnxruntime = {open_library, load, run, settle_outputs, version, providers};
+const struct runtime onnxruntime = {open_library, load,      run,           settle_outputs,
+                                    version,      providers, load_profiled, end_profile};

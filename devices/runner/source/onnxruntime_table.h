@@ -22,7 +22,9 @@ typedef void Logger(void *parameter, int severity, const char *category, const c
     CALL(7, Status, CreateSession,                                                                 \
          (void *environment, const char *path, void *options, void **made))                        \
     CALL(10, Status, CreateSessionOptions, (void **made))                                          \
+    CALL(11, Status, SetOptimizedModelFilePath, (void *options, const char *path))                 \
     CALL(13, Status, SetSessionExecutionMode, (void *options, int mode))                           \
+    CALL(14, Status, EnableProfiling, (void *options, const char *prefix))                         \
     CALL(22, Status, SetSessionLogSeverityLevel, (void *options, int severity))                    \
     CALL(23, Status, SetSessionGraphOptimizationLevel, (void *options, int level))                 \
     CALL(24, Status, SetIntraOpNumThreads, (void *options, int threads))                           \
@@ -52,6 +54,7 @@ typedef void Logger(void *parameter, int severity, const char *category, const c
     CALL(95, void, ReleaseSession, (void *session))                                                \
     CALL(98, void, ReleaseTypeInfo, (void *info))                                                  \
     CALL(99, void, ReleaseTensorTypeAndShapeInfo, (void *tensor_info))                             \
+    CALL(110, Status, SessionEndProfiling, (void *session, void *allocator, char **path))          \
     CALL(125, Status, GetAvailableProviders, (char ***names, int *count))                          \
     CALL(130, Status, AddSessionConfigEntry, (void *options, const char *key, const char *value))  \
     CALL(133, Status, RunWithBinding, (void *session, void *options, void *binding))               \

@@ -26,6 +26,12 @@ struct runtime {
     const char *(*settle_outputs)(struct model *model);
     const char *(*version)(void);                 /* NULL where the library doesn't tell */
     void (*providers)(struct text *text);         /* a JSON list, or null */
+    /* As `load`, with the runtime's profiler on: the graph that it runs goes to `optimized`, the
+     * profile to a file whose name starts with `prefix`. NULL where the runtime has none. */
+    const char *(*load_profiled)(const char *path, const char *optimized, const char *prefix,
+                                 struct model *model);
+    /* Write the profile to `file`, and let the model go. */
+    const char *(*end_profile)(struct model *model, const char **file);
 };
 
 extern const struct runtime onnxruntime, tflite;

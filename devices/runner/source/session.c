@@ -30,6 +30,14 @@ static void add_pinned(struct plan *plan, struct text *answers)
         text_add(answers, "null");
 }
 
+/* The end of the log goes with it: the last thing said is mostly the reason. */
+static void add_failed_load(struct text *answers, long number, const char *why, const char *log)
+{
+    size_t length = strlen(log);
+    const char *end = length > MOST_LOG_IN_CAUSE ? log + length - MOST_LOG_IN_CAUSE : log;
+    add_failure(answers, number, *end ? cause("%s; the runtime said: %s", why, end) : why);
+}
+
 /* Load one model and run it once. */
 static void load_one(struct plan *plan, struct entry *entry, struct text *answers)
 {
@@ -47,11 +55,7 @@ static void load_one(struct plan *plan, struct entry *entry, struct text *answer
     const char *log = log_end();
     if (why) {
         entry->failed = true;
-        /* The end of the log: the last thing said is mostly the reason. */
-        size_t length = strlen(log);
-        const char *end = length > MOST_LOG_IN_CAUSE ? log + length - MOST_LOG_IN_CAUSE : log;
-        add_failure(answers, entry->number,
-                    *end ? cause("%s; the runtime said: %s", why, end) : why);
+        add_failed_load(answers, entry->number, why, log);
         return;
     }
     text_add(answers, "{\"loaded\":");
@@ -108,6 +112,29 @@ static void add_visit(struct text *answers, const struct visit *visit, struct sa
     text_add(answers, "]}\n");
 }
 
+/* Visit a model and tell of it. False where it failed. */
+static bool visit_one(struct plan *plan, const struct visit *visit, struct samples samples,
+                      struct text *answers)
+{
+    struct entry *entry = visit->entry;
+    progress(plan, entry->number, "run");
+    const char *why = timed_runs(plan->runtime, &entry->model, entry->eviction_bytes,
+                                 plan->warmups, visit->runs, plan->settings.threads, samples);
+    if (why) {
+        entry->failed = true;
+        add_failure(answers, entry->number, why);
+        return false;
+    }
+    add_visit(answers, visit, samples);
+    return true;
+}
+
+static struct samples room_for(long runs)
+{
+    struct samples samples = {allocate((size_t)runs * sizeof *samples.ns), allocate((size_t)runs)};
+    return samples;
+}
+
 /* Nothing is written before the end of the round, as a write would wake other processes: the
  * samples are put down as numbers, in memory that is there before, and told between visits. */
 const char *plan_round(struct plan *plan, const struct visit *visits, size_t count,
@@ -117,8 +144,7 @@ const char *plan_round(struct plan *plan, const struct visit *visits, size_t cou
     long most_runs = 0;
     for (size_t index = 0; index < count; index++)
         most_runs = visits[index].runs > most_runs ? visits[index].runs : most_runs;
-    struct samples samples = {allocate((size_t)most_runs * sizeof *samples.ns),
-                              allocate((size_t)most_runs)};
+    struct samples samples = room_for(most_runs);
     struct text before = {0};
     device_add_state(&before, cores);
     int64_t start = now_ns();
@@ -134,16 +160,7 @@ const char *plan_round(struct plan *plan, const struct visit *visits, size_t cou
                 text_add(answers, "}\n");
             }
         }
-        progress(plan, entry->number, "run");
-        const char *why = timed_runs(plan->runtime, &entry->model, entry->eviction_bytes,
-                                     plan->warmups, visits[index].runs, plan->settings.threads,
-                                     samples);
-        if (why) {
-            entry->failed = true;
-            add_failure(answers, entry->number, why);
-            continue;
-        }
-        add_visit(answers, &visits[index], samples);
+        visit_one(plan, &visits[index], samples, answers);
     }
     int64_t duration_ns = now_ns() - start;
     text_add(answers, "{\"end\":\"round\",\"duration_ns\":");
@@ -157,6 +174,86 @@ const char *plan_round(struct plan *plan, const struct visit *visits, size_t cou
     free(before.data);
     free(samples.ns);
     free(samples.preempted);
+    return NULL;
+}
+
+/* Load a model once more, with the profiler on, and run it once. False where it failed. */
+static bool load_to_profile(struct plan *plan, const struct entry *entry, const char *prefix,
+                            struct model *profiled, struct text *optimized, struct text *answers)
+{
+    const char *why = "the runtime's C API has no profiler, so it can't tell single operations";
+    if (!plan->runtime->load_profiled) {
+        add_failure(answers, entry->number, why);
+        return false;
+    }
+    text_add(optimized, prefix);
+    text_add(optimized, ".onnx");
+    progress(plan, entry->number, "profile");
+    log_start();
+    why = plan->runtime->load_profiled(entry->path, optimized->data, prefix, profiled);
+    bool loaded = !why;
+    if (!why)
+        why = plan->runtime->run(profiled);
+    if (!why)
+        why = plan->runtime->settle_outputs(profiled);
+    const char *log = log_end();
+    if (why) {
+        const char *file;
+        add_failed_load(answers, entry->number, why, log);
+        if (loaded)
+            plan->runtime->end_profile(profiled, &file);
+    }
+    return !why;
+}
+
+/* Everything in turns: what disturbs the phone meanwhile disturbs it all. False at a failure. */
+static bool take_turns(struct plan *plan, struct entry *entry, struct model *profiled,
+                       struct turns turns, struct text *answers)
+{
+    struct samples samples = room_for(turns.runs);
+    struct visit plain = {entry, turns.runs}, canary = {NULL, turns.runs};
+    for (size_t index = 0; index < plan->count; index++)
+        if (plan->entries[index].number == CANARY && !plan->entries[index].failed)
+            canary.entry = &plan->entries[index];
+    bool well = !turns.count || !canary.entry || visit_one(plan, &canary, samples, answers);
+    for (long turn = 0; turn < turns.count && well; turn++) {
+        const char *why = NULL;
+        well = visit_one(plan, &plain, samples, answers);
+        progress(plan, entry->number, "profile");
+        for (long count = 0; count < turns.warmups + turns.runs && well && !why; count++)
+            why = plan->runtime->run(profiled);
+        if (why)
+            add_failure(answers, entry->number, why);
+        well = well && !why && (!canary.entry || visit_one(plan, &canary, samples, answers));
+    }
+    free(samples.ns);
+    free(samples.preempted);
+    return well;
+}
+
+const char *plan_profile(struct plan *plan, struct entry *entry, struct turns turns,
+                         const char *prefix, struct text *answers)
+{
+    struct text optimized = {0};
+    struct model profiled = {0};
+    const char *file = NULL;
+    if (entry->failed)
+        return cause("model %ld failed before", entry->number);
+    if (load_to_profile(plan, entry, prefix, &profiled, &optimized, answers)) {
+        bool well = take_turns(plan, entry, &profiled, turns, answers);
+        progress(plan, entry->number, "profile");
+        const char *why = plan->runtime->end_profile(&profiled, &file);
+        if (why && well)
+            add_failure(answers, entry->number, why);
+        if (why || !well)
+            file = NULL;
+    }
+    text_add(answers, "{\"end\":\"profile\",\"optimized\":");
+    text_string(answers, file ? optimized.data : NULL);
+    text_add(answers, ",\"profile\":");
+    text_string(answers, file);
+    text_add(answers, "}\n");
+    free(optimized.data);
     return NULL;
 }
 

@@ -17,6 +17,12 @@ struct visit {
     long runs;
 };
 
+/* Plain runs, profiled runs and the canary's take turns, so many times. */
+struct turns {
+    long count;
+    long warmups, runs; /* in each turn, of the profiled ones */
+};
+
 struct plan {
     const struct runtime *runtime; /* NULL until it is named */
     struct settings settings;
@@ -36,6 +42,8 @@ enum { CANARY = -1 };
 const char *plan_load(struct plan *plan, struct text *answers);
 const char *plan_round(struct plan *plan, const struct visit *visits, size_t count,
                        struct text *answers);
+const char *plan_profile(struct plan *plan, struct entry *entry, struct turns turns,
+                         const char *prefix, struct text *answers);
 const char *plan_outputs(struct plan *plan, struct entry *entry, struct text *answers);
 const char *plan_save(struct plan *plan, struct entry *entry, const char *path,
                       struct text *answers);

@@ -151,4 +151,6 @@ static void providers(struct text *text)
     text_add(text, "null"); /* delegates are libraries of their own: there is no list */
 }
 
-const struct runtime tflite = {open_library, load, run, settle_outputs, version, providers};
+/* The C API has no profiler. */
+const struct runtime tflite = {open_library, load,      run,  settle_outputs,
+                               version,      providers, NULL, NULL};

@@ -291,8 +291,10 @@ def test_libraries_that_do_not_fit_are_refused(phone, open_phone, tmp_path):
     (tmp_path / "script").write_text("#!/bin/sh\n")
     with pytest.raises(UsageError, match="not a shared library"):
         open_device(address, DeviceOptions(benchmark_model=tmp_path / "script"))
-    with pytest.raises(DeviceError, match="int8"):
-        open_phone(precision="int8")
+    with pytest.raises(UsageError, match="has gpu compute in float32"):
+        open_phone(precision="float16", accelerator="gpu:libdelegate.so")
+    with pytest.raises(UsageError, match="there is no precision 'int4'"):
+        open_phone(precision="int4")
     with pytest.raises(UsageError, match="cores"):
         open_phone(cores=(99,))
 

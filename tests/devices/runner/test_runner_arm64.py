@@ -1,9 +1,13 @@
 """The runner for arm64 phones, run by qemu, against arm64 builds of the real runtimes."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from latkit.devices.onnx_profile import node_times
 from latkit.devices.runtimes import numbered_input
 from latkit.devices.tflite import convert
 from latkit.latency.blocks import MBConv
@@ -90,3 +94,19 @@ def test_tflite_on_arm64(runner, blocks, accelerator):
     done = check(runner, [path.with_suffix(".tflite") for path in blocks], lines, results)
     logs = [loaded["log"] for loaded in done.told("loaded")]
     assert ["yielding 1 partitions" in log for log in logs] == [accelerator == "xnnpack"] * 3
+
+
+def test_a_profile_on_arm64_tells_the_graph_that_arm64_runs(runner, blocks):
+    """Its own, not an x86-64's: there are no blocked layouts of images there."""
+    library = libraries.onnxruntime_library_arm64()
+    prefix = runner.folder / "profile.a"
+    lines = [f"library onnxruntime {library}", *models(blocks[:1]), "load"]
+    done = runner(*lines, f"profile 0 1 1 2 {prefix}")
+    assert done.exit_code == 0, done.answers or done.stderr
+    (end,) = done.told("optimized")
+    ran = [(node.domain, node.op_type) for node in onnx.load(end["optimized"]).graph.node]
+    events = json.loads(Path(end["profile"]).read_bytes())
+    told = node_times(events, [False, False, True, True])
+    assert [item.kind for item in told] == [kind for _, kind in ran]
+    assert {len(item.times_ms) for item in told} == {2}
+    assert ran == [("com.microsoft", "FusedConv")] * 3

@@ -112,6 +112,21 @@ def test_the_canary_gives_what_onnxruntime_gives():
 
 
 OPERATIONS = {
+    "cos": one("Cos"),
+    "sin": one("Sin"),
+    "round": one("Round"),
+    "sum-of-several": one("Sum", constants=[random(7), random(8, 1, 1)]),
+    "instance-norm": one("InstanceNormalization", constants=[random(8), random(8)]),
+    "reduce-l2": one("ReduceL2", axes=[1, 3]),
+    "reduce-prod": one("ReduceProd", axes=[1, -1], keepdims=0),
+    "space-to-depth": one("SpaceToDepth", shape=(2, 3, 4, 6), blocksize=2),
+    "tile": one("Tile", constants=[whole(1, 2, 1, 3)]),
+    "resize-pytorch-half-pixel": one(
+        "Resize",
+        constants=[None, None, whole(1, 8, 9, 13)],
+        mode="linear",
+        coordinate_transformation_mode="pytorch_half_pixel",
+    ),
     "conv-uneven": one("Conv", constants=[random(4, 8, 3, 3)], pads=[0, 0, 1, 1], strides=[2, 2]),
     "conv-same-upper": one(
         "Conv", constants=[random(8, 1, 3, 3)], auto_pad="SAME_UPPER", strides=[2, 2], group=8
