@@ -27,7 +27,7 @@ from .host import can_pin
 from .onnx_profile import OnnxProfile, profiler_ms
 from .profiled import ProfiledOperation, Shaped, middle_ms
 from .runtimes import LiteRt, OnnxRuntime, Session, find_runtime
-from .worker import switch_counter
+from .worker import switch_counter, warm_up
 
 RUNS = 50
 WARMUPS = 5
@@ -37,7 +37,9 @@ STDERR_TAIL = 2000
 SLICES = 5
 """Into how many parts the runs are cut: profiled runs, plain runs and canaries take turns."""
 
-SLICE_WARMUPS = 2
+SLICE_WARMUPS, SLICE_WARMUP_MS = 10, 20.0
+"""Warm-ups of each part, as many as a visit has: the other session has emptied the caches."""
+
 CANARY_RUNS = 20
 LEAST_MS = 1e-4
 """What an operation takes at least: about what it costs to call one."""
@@ -210,9 +212,9 @@ class _Timing:
         slices = min(SLICES, runs)
         for index in range(slices):
             size = runs * (index + 1) // slices - runs * index // slices
-            self._timed(self._plain, SLICE_WARMUPS)
+            warm_up(self._plain.run, SLICE_WARMUPS, SLICE_WARMUP_MS)
             self._whole += self._timed(self._plain, size)
-            self._profiled(SLICE_WARMUPS, False)
+            warm_up(lambda: self._profiled(1, False), SLICE_WARMUPS, SLICE_WARMUP_MS)
             self._profiled(size, True)
             self._time_canary()
 
@@ -245,7 +247,7 @@ class _Timing:
             self.counted.append(counts)
 
     def _time_canary(self) -> None:
-        self._timed(self._canary, SLICE_WARMUPS)
+        warm_up(self._canary.run, SLICE_WARMUPS, SLICE_WARMUP_MS)
         samples = self._timed(self._canary, CANARY_RUNS)
         self.canary_ns.append(statistics.median(ns for ns, _ in samples))
 
