@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latkit.latency.transfer import TransferPredictor
-from latkit.latency.transfer_choices import Choices
-from latkit.latency.transfer_data import LatencyData, read_latency_data
-from latkit.latency.transfer_sources import Sources, learn_sources
+from latkit.latency.transfer.choices import Choices
+from latkit.latency.transfer.data import LatencyData, read_latency_data
+from latkit.latency.transfer.predictor import TransferPredictor
+from latkit.latency.transfer.sources import Sources, learn_sources
 from numpy.typing import NDArray
 from results import report
 from scipy.stats import kendalltau, spearmanr

@@ -26,9 +26,9 @@ from latkit.devices.options import DeviceOptions
 from latkit.devices.registry import open_device
 from latkit.latency.calibration import fit_relative, prediction_error
 from latkit.latency.kernel_cli import fit_model_predictor
-from latkit.latency.kernel_profile import KernelProfile, profile_kernels
-from latkit.latency.model_prediction import ModelPrediction
-from latkit.latency.model_predictor import predict_model
+from latkit.latency.models.kernel_profile import KernelProfile, profile_kernels
+from latkit.latency.models.prediction import ModelPrediction
+from latkit.latency.models.predictor import predict_model
 from latkit.latency.profile import profile
 from latkit.latency.store import Store
 from latkit.latency.subject import ModelFile

@@ -13,22 +13,37 @@ from .blocks import (
     Skip,
     Sum,
 )
+from .calibration import Calibration
 from .cost import CostModel, lay_out
+from .models import ModelPrediction, ModelPredictor, predict_model
 from .network import Network, NetworkNode
 from .onnx_model import build_onnx
 from .predictor import LatencyPredictor
+from .sharing import export_table, import_table
 from .space_profile import build_table, profile_space
 from .spaces import load_space
 from .store import Store
 from .subject import ModelFile
-from .table import Estimate, LatencyTable
+from .table import Entry, Estimate, LatencyTable
+from .transfer import (
+    AdaptedTable,
+    Choices,
+    TransferPredictor,
+    adapt,
+    adapt_tables,
+    learn_sources,
+)
 
 __all__ = [
     "BLOCK_KINDS",
+    "AdaptedTable",
     "Block",
+    "Calibration",
+    "Choices",
     "ConvBlock",
     "CostModel",
     "Depthwise",
+    "Entry",
     "Estimate",
     "Head",
     "LatencyPredictor",
@@ -36,6 +51,8 @@ __all__ = [
     "LinearBlock",
     "MBConv",
     "ModelFile",
+    "ModelPrediction",
+    "ModelPredictor",
     "Network",
     "NetworkNode",
     "Pointwise",
@@ -43,9 +60,16 @@ __all__ = [
     "Skip",
     "Store",
     "Sum",
+    "TransferPredictor",
+    "adapt",
+    "adapt_tables",
     "build_onnx",
     "build_table",
+    "export_table",
+    "import_table",
     "lay_out",
+    "learn_sources",
     "load_space",
+    "predict_model",
     "profile_space",
 ]

@@ -11,13 +11,6 @@ import typer
 
 from ..devices.console import exit_with_code, print_json, stdout
 from ..devices.errors import UsageError
-from .adapting import (
-    choose_architectures,
-    choose_blocks,
-    measured_blocks,
-    predict_architectures,
-    read_measured,
-)
 from .options import (
     AllowEmulatedOption,
     AnyAcceleratorOption,
@@ -39,9 +32,16 @@ from .options import (
 from .store import DEFAULT_STORE, Store
 from .subject import read_block_list, subject_label, subject_to_json
 from .table import LatencyTable
-from .transfer import COVERAGE
-from .transfer_data import read_latency_data
-from .transfer_table import adapt_tables
+from .transfer.adapting import (
+    choose_architectures,
+    choose_blocks,
+    measured_blocks,
+    predict_architectures,
+    read_measured,
+)
+from .transfer.data import read_latency_data
+from .transfer.predictor import COVERAGE
+from .transfer.table import adapt_tables
 
 
 def register(app: typer.Typer) -> None:

@@ -50,6 +50,15 @@ def read_document(path: Path, kind: str, version: int) -> Any:
     return parse_document(content, str(path), kind, version)
 
 
+def document_kind(path: Path) -> str:
+    """What kind of document a file says that it is; empty where it is none or can't be read."""
+    try:
+        found = json.loads(path.read_bytes())["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return found.removeprefix("latkit.") if isinstance(found, str) else ""
+
+
 def parse_document(content: bytes, name: str, kind: str, version: int) -> Any:
     """`read_document` for what a file holds; `name` is what messages call it."""
     try:

@@ -13,8 +13,8 @@ from ..devices.console import print_json, stdout
 from ..devices.device import Device, Setup
 from ..devices.errors import UsageError
 from . import output
-from .kernel_profile import profile_kernels
-from .model_predictor import ModelPredictor
+from .models.kernel_profile import profile_kernels
+from .models.predictor import ModelPredictor
 from .outcome import KernelsOutcome
 from .store import Store
 

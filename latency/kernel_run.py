@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .split import Split
+from .splitting.model_split import Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ..devices.operations import device_operations
 from ..devices.per_op import OperationTimes
 from . import output
 from .adaptive_profile import AdaptiveOutcome
-from .kernel_profile import KernelProfile
+from .models.kernel_profile import KernelProfile
 from .profile import Profile, Request, profile
 from .space_profile import SpaceProfile
 from .store import Store

@@ -15,8 +15,8 @@ from ..devices.measurement import Measurement
 from ..devices.per_op import OperationTimes
 from .calibration import Calibration, PredictionError
 from .counts import Kernel
-from .kernel_profile import KernelProfile
-from .model_prediction import ModelPrediction
+from .models.kernel_profile import KernelProfile
+from .models.prediction import ModelPrediction
 from .profile import Profile
 from .space_profile import SpaceProfile
 from .subject import Subject, subject_label, subject_to_json

@@ -11,7 +11,7 @@ import typer
 from ..devices.console import exit_with_code, print_json
 from ..devices.errors import UsageError
 from . import output
-from .model_predictor import ModelPredictor, predict_model
+from .models.predictor import ModelPredictor, predict_model
 from .options import (
     AnyAcceleratorOption,
     AnyBatchSizeOption,
@@ -42,7 +42,8 @@ def predict_verb(
         list[Path] | None, typer.Argument(help="Model files: .onnx, .tflite.")
     ] = None,
     table: Annotated[
-        Path | None, typer.Option("--table", help="A table that `latkit table` wrote.")
+        Path | None,
+        typer.Option("--table", help="A table that `latkit table` or `latkit adapt` wrote."),
     ] = None,
     predictor: Annotated[
         Path | None,

@@ -15,12 +15,15 @@ from ..devices.device import Setup
 from ..devices.errors import UsageError
 from .blocks import Block
 from .calibration import PredictionError, is_timed, prediction_error
+from .document import document_kind
 from .grid import grows, probe_blocks
 from .network import Network
 from .predictor import COVERAGE, FEWEST_SAMPLES, LatencyPredictor
 from .store import Store
 from .subject import ModelFile, Subject, subject_label
 from .table import Estimate, LatencyTable
+from .transfer.table import KIND as ADAPTED_TABLE
+from .transfer.table import AdaptedTable
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,15 @@ class Estimator:
     """A table or a predictor that was read from a file; `name` says which in messages."""
 
     name: str
-    model: LatencyTable | LatencyPredictor
+    model: LatencyTable | AdaptedTable | LatencyPredictor
     setup: Setup
 
     def estimate(self, subject: Subject) -> Estimate:
         """Latency of a block timed alone, or of a whole network.
 
-        A table's networks are calibrated. A predictor's are plain sums of blocks; the interval is
-        the sum of the blocks' intervals, as if they all erred to the same side.
+        A table's networks are calibrated. Those of a predictor, or of a table that was adapted
+        from other devices, are plain sums of blocks; the interval is the sum of the blocks'
+        intervals, as if they all erred to the same side.
         """
         match subject:
             case Block():
@@ -79,7 +83,11 @@ class Fitted:
 def load_estimator(table: Path | None, predictor: Path | None) -> Estimator:
     """The one of a table and a predictor that is given; `UsageError` where not exactly one is."""
     if table is not None and predictor is None:
-        read = LatencyTable.load(table)
+        read: LatencyTable | AdaptedTable = (
+            AdaptedTable.load(table)
+            if document_kind(table) == ADAPTED_TABLE
+            else LatencyTable.load(table)
+        )
         return Estimator(f"the latency table {table}", read, read.setup)
     if predictor is not None and table is None:
         loaded = LatencyPredictor.load(predictor)

@@ -60,9 +60,15 @@ class LatencyPredictor:
     runtime's vectors (see latency/grid.py); `None` takes the one that explains the training
     blocks best.
 
-    >>> predictor = LatencyPredictor(setup).fit(blocks, latency_ms)
-    >>> predictor.predict([MBConv(...)])
-    array([0.0731])
+    >>> from latkit.latency import LatencyPredictor, Pointwise
+    >>> blocks = [Pointwise(8 * n, 14, 14, out_channels=16) for n in range(1, 21)]
+    >>> latency_ms = [0.01 + 0.002 * n for n in range(1, 21)]
+    >>> predictor = LatencyPredictor().fit(blocks[:19], latency_ms[:19])
+    >>> predicted_ms, (low_ms, high_ms) = (
+    ...     predictor.predict(blocks[19:]), predictor.predict_interval(blocks[19:], 0.8)
+    ... )
+    >>> bool(low_ms[0] <= predicted_ms[0] <= high_ms[0]), bool(abs(predicted_ms[0] - 0.05) < 0.01)
+    (True, True)
     """
 
     def __init__(

@@ -33,10 +33,10 @@ from typing import Any
 from ..devices.device import Setup
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
 from ..devices.files import write_atomically
-from .sharing_records import about_of, columns_of, read_record
-from .sharing_rows import RefusedRow, collect, refusal, shown
-from .sharing_third_party import FORMS
 from .table import LatencyTable
+from .table_records import about_of, columns_of, read_record
+from .table_rows import RefusedRow, collect, refusal, shown
+from .third_party import FORMS
 
 DEVICE_COLUMN = "device"
 """Where a published table holds several devices, the column that names them."""

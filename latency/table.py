@@ -20,12 +20,12 @@ from .counts import block_counts
 from .document import read_document, write_document
 from .interpolation import Family, comparable, family, nearest, off_grid, surrounding
 from .network import Network
-from .sharing_records import about_of, columns_of, read_record, to_records
-from .sharing_rows import collect, refusal
 from .subject import subject_to_json
 from .table_entry import Entry as Entry
 from .table_entry import EvictionTrial as EvictionTrial
 from .table_file import VERSION, TableAbout, TableBody, parse_about
+from .table_records import about_of, columns_of, read_record, to_records
+from .table_rows import collect, refusal
 
 KIND = "latency_table"
 

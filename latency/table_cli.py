@@ -37,12 +37,12 @@ from .options import (
     refuse_emulated,
 )
 from .sharing import ImportedTable, export_table, import_table
-from .sharing_rows import REFUSED_SHOWN, counted
 from .space_plan import Plan
 from .space_profile import build_space_profile
 from .spaces import load_space
 from .store import DEFAULT_STORE, Store
 from .table import LatencyTable
+from .table_rows import REFUSED_SHOWN, counted
 
 UNKNOWN = "unknown"
 

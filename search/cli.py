@@ -17,6 +17,7 @@ from ..devices.device import TimingProtocol
 from ..devices.errors import UsageError
 from ..devices.registry import open_device
 from ..latency import cli as latency_cli
+from ..latency.calibration import Calibration
 from ..latency.options import (
     AcceleratorOption,
     AdbOption,
@@ -139,6 +140,12 @@ def search_verb(
         )
         opened = open_device(device, options)
         loaded.check_setup(opened.setup)
+        if loaded.calibration == Calibration():
+            stderr.print(
+                "The table has no calibration to whole networks: predictions are plain sums of "
+                "blocks until networks are measured.",
+                soft_wrap=True,
+            )
         images = load_data(data, seed=seed, resize=resize)
         chosen = load_space(space, classes=len(images.classes))
         if not isinstance(chosen, SearchSpace):

@@ -15,7 +15,6 @@ from latkit.devices.torch_onnx import translate
 from latkit.latency.counts import count
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
 
 from networks import INPUT_SHAPES, NETWORKS, build, export  # noqa: E402 (found by the line above)
 

@@ -6,14 +6,15 @@ import pytest
 import typer
 from latkit.devices.device import Round, Setup, TimingProtocol, Visit
 from latkit.latency.adapt_cli import register
-from latkit.latency.adapting import read_measured
 from latkit.latency.blocks import MBConv
 from latkit.latency.calibration import Calibration
 from latkit.latency.counts import block_counts
+from latkit.latency.predicting import load_estimator
 from latkit.latency.store import Store
 from latkit.latency.subject import read_block_list, subject_to_json
 from latkit.latency.table import Entry, LatencyTable
-from latkit.latency.transfer_table import AdaptedTable
+from latkit.latency.transfer.adapting import read_measured
+from latkit.latency.transfer.table import AdaptedTable
 from typer.testing import CliRunner
 
 SETUP = Setup("new phone", "litert", "2.3", cores=(0,))
@@ -164,6 +165,9 @@ def test_blocks_in_two_steps(latkit, tables, tmp_path):
     assert max(error) < 0.2
     measured = [block for block in BLOCKS if table.estimate(block).source == "measured"]
     assert set(measured) == set(blocks)
+    estimator = load_estimator(tmp_path / "new.json", None)
+    assert estimator.setup == SETUP
+    assert all(estimator.estimate(block) == table.estimate(block) for block in BLOCKS)
 
 
 def test_first_step_tells_a_person_what_to_do_next(latkit, tables, data):

@@ -4,9 +4,9 @@ import json
 
 import onnx
 import pytest
-from latkit.latency import kernel_profile
-from latkit.latency.model_predictor import FEWEST_NETWORKS
-from latkit.latency.probe_networks import probe_network
+from latkit.latency.models import kernel_profile
+from latkit.latency.models.predictor import FEWEST_NETWORKS
+from latkit.latency.models.probe_networks import probe_network
 from latkit.search.cli import app
 from typer.testing import CliRunner
 

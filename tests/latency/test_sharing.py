@@ -32,8 +32,8 @@ from latkit.latency.calibration import Calibration
 from latkit.latency.cli import register
 from latkit.latency.network import Network
 from latkit.latency.sharing import export_table, import_table
-from latkit.latency.sharing_third_party import ofa_block, tfnas_block
 from latkit.latency.table import UNCALIBRATED, Entry, LatencyTable
+from latkit.latency.third_party import ofa_block, tfnas_block
 from typer.testing import CliRunner
 
 GOLDEN = Path(__file__).parent / "golden" / "table_v1.json"
