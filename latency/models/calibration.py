@@ -17,6 +17,9 @@ from ..counts import Kernel
 ROBUST_ERROR = 0.03
 """Relative errors beyond this count less and less in the calibration: a host was busy."""
 
+LEAST_SHARE = 0.05
+"""Share of its profiled time that a kernel takes at least, whatever the profiler may have added."""
+
 ROUGH_ERROR = 0.3
 """The same for the rough estimate of unknown kernels."""
 
@@ -33,8 +36,8 @@ class WholeCalibration:
     overhead_ms: float
 
     def kernel_ms(self, profiled_ms: float) -> float:
-        """What a kernel adds to the whole that the profiler says to take so long; at least 0."""
-        return max(0.0, self.scale * profiled_ms + self.overhead_ms)
+        """What a kernel adds to the whole that the profiler says to take so long."""
+        return max(LEAST_SHARE * profiled_ms, self.scale * profiled_ms + self.overhead_ms)
 
     def whole_ms(self, sum_ms: float, kernels: float) -> float:
         """Latency of a network from the sum of its kernels as profiled, and their number."""

@@ -96,13 +96,14 @@ class Task:
         return float(value), variances * np.append(gradient, np.trace(slope))
 
 
-def left_out_ratio(task: Task, log_variances: Floats) -> float:
-    """Mean squared error of each measured item from the others, in units of what is expected.
+def left_out(task: Task, log_variances: Floats) -> tuple[float, float]:
+    """Mean squared error of each measured item from the others; in units of what is expected, too.
 
     In closed form (Rasmussen and Williams 2006, section 5.4.2).
     """
     inverse = np.linalg.inv(task.covariance(np.exp(log_variances)))
-    return float(np.mean((inverse @ task.latency) ** 2 / np.diag(inverse)))
+    told, precision = inverse @ task.latency, np.diag(inverse)
+    return float(np.mean((told / precision) ** 2)), float(np.mean(told**2 / precision))
 
 
 def most_likely(

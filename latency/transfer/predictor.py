@@ -29,11 +29,11 @@ from .gaussian import (
     Part,
     Rows,
     Task,
-    left_out_ratio,
+    left_out,
     most_likely,
     posterior,
 )
-from .sources import Items, Sources, learn_sources
+from .sources import Items, Sources, beginning, learn_sources
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -43,6 +43,13 @@ COVERAGE = 0.9
 
 SPREADS = (0.5, 1.0, 2.0)
 """How far, in log variance, a new device may be from what the sources taught; averaged over."""
+
+STRANGER_SPREAD = 2.0
+"""How far it may be from where the variances began, if the sources taught the wrong thing."""
+
+TRUST = 0.25
+"""What each sample, left out, counts when these suppositions are weighed: 0.5 would be a likelihood
+of normal errors of their own spread, and with few samples that is too sure."""
 
 NOISE_SPREAD = 2.0
 """How much further the noise may be: it is a device's own."""
@@ -222,16 +229,26 @@ def _predict(
     centre: Floats,
     wanted: Rows,
 ) -> tuple[Floats, Floats]:
-    """Mean and variance of transformed latencies, averaged over how far the device may be."""
+    """Mean and variance of transformed latencies, averaged over how far the device may be.
+
+    Each supposition weighs by how well it tells a sample from the others.
+    """
     middle, spread = latency.mean(), max(latency.std(), NEAR_ZERO)
     task = Task.of(parts, rows, (latency - middle) / spread, known_noise / spread**2)
-    means, variances = [], []
-    for reach in SPREADS:
+    supposed = [(centre, reach) for reach in SPREADS]
+    supposed.append((beginning(parts), STRANGER_SPREAD))
+    means, variances, errors = [], [], []
+    for middle_of_prior, reach in supposed:
         reaches = np.full(len(centre), reach)
         reaches[-1] *= NOISE_SPREAD
-        log_variances = most_likely([task], centre, reaches)
+        log_variances = most_likely([task], middle_of_prior, reaches)
         mean, variance = posterior(parts, rows, task, log_variances, wanted)
+        error, ratio = left_out(task, log_variances)
         means.append(mean)
-        variances.append(variance * max(1.0, left_out_ratio(task, log_variances)))
-    variance = np.mean(variances, 0) + np.var(means, 0)
-    return middle + spread * np.mean(means, 0), spread**2 * variance
+        variances.append(variance * max(1.0, ratio))
+        errors.append(max(error, NEAR_ZERO))
+    weights = (np.array(errors) / min(errors)) ** (-TRUST * len(rows))
+    weights /= weights.sum()
+    mean = weights @ np.array(means)
+    variance = weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
+    return middle + spread * mean, spread**2 * variance

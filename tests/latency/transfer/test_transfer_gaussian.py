@@ -3,7 +3,7 @@ import pytest
 from latkit.latency.transfer.gaussian import (
     Part,
     Task,
-    left_out_ratio,
+    left_out,
     most_likely,
     most_telling,
     posterior,
@@ -88,14 +88,16 @@ def test_posterior_equals_the_textbook_formula(parts, random):
 def test_left_out_errors_equal_those_of_really_leaving_out(parts, random):
     rows, latency = np.arange(12), random.standard_normal(12)
     log_variances = np.log([0.5, 0.2, 0.1, 0.03])
-    ratios = []
+    squares, ratios = [], []
     for out in range(12):
         kept = np.delete(rows, out)
         task = Task.of(parts, kept, latency[kept])
         mean, variance = posterior(parts, kept, task, log_variances, rows[[out]])
-        ratios.append((latency[out] - mean[0]) ** 2 / variance[0])
+        squares.append((latency[out] - mean[0]) ** 2)
+        ratios.append(squares[-1] / variance[0])
     task = Task.of(parts, rows, latency)
-    assert left_out_ratio(task, log_variances) == pytest.approx(np.mean(ratios), rel=1e-4)
+    expected = pytest.approx((np.mean(squares), np.mean(ratios)), rel=1e-4)
+    assert left_out(task, log_variances) == expected
 
 
 def test_most_telling_item_is_the_one_that_leaves_least_variance(parts, random):
