@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..counts import Kernel
+from ..features import kernel_term
 
 VECTORS = (8, 16)
 """Channels that a vector may hold: work is also counted with channels rounded up to these."""
@@ -34,18 +35,19 @@ def work(kernel: Kernel) -> dict[str, float]:
 
 
 def features(kernel: Kernel) -> dict[str, float]:
-    """Features, most of them logarithms; operations and windows are categories of their own."""
+    """Features, most of them logarithms; operations and windows are categories of their own.
+
+    Those of blocks' kernels, which tell how sizes fit the tiles that runtimes work in, and what
+    matters for kernels of any network.
+    """
     height, width = kernel.kernel[0], kernel.kernel[-1]
     values = {
-        "in channels": math.log(kernel.in_channels),
-        "out channels": math.log(kernel.out_channels),
         "out height": math.log(kernel.out_height),
         "out width": math.log(kernel.out_width),
         "in pixels": math.log(kernel.height * kernel.width),
         "groups": math.log(kernel.groups),
         "channels of a group": math.log(kernel.in_channels / kernel.groups),
         "work": math.log(1 + kernel.flops),
-        "bytes": math.log(1 + kernel.moved_bytes),
         "weight bytes": math.log(1 + kernel.weight_bytes),
         "input bytes": math.log(1 + kernel.input_bytes),
         "window height": math.log(height),
@@ -59,7 +61,7 @@ def features(kernel: Kernel) -> dict[str, float]:
     for vector in VECTORS:
         values[f"out padding to {vector}"] = math.log(_rounded(kernel.out_channels, vector))
         values[f"in padding to {vector}"] = math.log(_rounded(kernel.in_channels, vector))
-    return values
+    return values | kernel_term(kernel, VECTORS[0]).features
 
 
 def categories(kernel: Kernel) -> frozenset[str]:

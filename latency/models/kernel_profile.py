@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -122,6 +122,33 @@ def profile_kernels(
                     f"last one: {state.last_cause}"
                 )
     return kernel_profile(store, setup)
+
+
+def quiet_splits(runs: Sequence[KernelRun]) -> list[Split]:
+    """The splits of accepted runs, as on the quiet device.
+
+    Times of a run beside which the canary was slower than on the quiet device are shorter there,
+    by the same share. Runs without a canary are taken as they are.
+    """
+    timed = [(run, run.split) for run in runs if run.accepted and run.split is not None]
+    medians = [statistics.median(run.canary_ns) for run, _ in timed if run.canary_ns]
+    quiet_ns = quiet_canary_ns(medians) if medians else 0.0
+    found = []
+    for run, split in timed:
+        slowdown = statistics.median(run.canary_ns) / quiet_ns if run.canary_ns else 1.0
+        found.append(_faster(split, max(1.0, slowdown)))
+    return found
+
+
+def _faster(split: Split, factor: float) -> Split:
+    return replace(
+        split,
+        whole_ms=None if split.whole_ms is None else split.whole_ms / factor,
+        kernels=tuple(
+            replace(item, median_ms=None if item.median_ms is None else item.median_ms / factor)
+            for item in split.kernels
+        ),
+    )
 
 
 def kernel_profile(store: Store, setup: Setup) -> KernelProfile:

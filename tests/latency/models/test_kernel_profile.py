@@ -11,7 +11,7 @@ from latkit.devices.registry import open_device
 from latkit.latency.counts import Kernel
 from latkit.latency.kernel_run import KernelRun
 from latkit.latency.models import kernel_profile
-from latkit.latency.models.kernel_profile import MOST_FAILURES, profile_kernels
+from latkit.latency.models.kernel_profile import MOST_FAILURES, profile_kernels, quiet_splits
 from latkit.latency.models.probe_networks import probe_name
 from latkit.latency.splitting.model_split import NamedKernel, Split
 from latkit.latency.store import Store
@@ -240,3 +240,14 @@ def test_a_store_of_version_2_takes_kernel_runs(tmp_path, setup):
     with sqlite3.connect(path) as raw:
         assert raw.execute("SELECT version FROM meta").fetchall() == [(3,)]
     raw.close()
+
+
+def test_times_of_slow_phases_are_brought_to_the_quiet_device():
+    quiet = [run_of(seed, canary_ns=(100, 100)) for seed in range(4)]
+    slow = run_of(4, canary_ns=(125, 125))
+    left_out = run_of(5, accepted=False)
+    without = run_of(6, canary_ns=())
+    found = quiet_splits([*quiet, slow, left_out, without])
+    assert [item.whole_ms for item in found] == [1.0, 1.0, 1.0, 1.0, 0.8, 1.0]
+    assert [item.median_ms for item in found[4].kernels] == pytest.approx([0.24] * 3)
+    assert quiet_splits([]) == []
