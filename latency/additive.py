@@ -43,6 +43,10 @@ standard deviations of a feature an error stays alike."""
 PRIOR_SPREAD, NOISE_SPREAD = 1.0, 0.3
 """Standard deviations of the priors, on logarithms."""
 
+PRIOR_REACH = 4.0
+"""How many standard deviations of its prior a parameter may leave the middle: a step of the
+optimiser may else go where nothing can be computed."""
+
 OFFSET = 0.1
 """Standard deviation of an error that all terms of a group share."""
 
@@ -191,7 +195,14 @@ def fit_scales(terms: Terms, estimate_ms: Array, latency_ms: Array, seed: int) -
     for _ in range(2):
         shares, target = _linearized(terms, estimate_ms, log_factor, latency_ms)
         likelihood = _Likelihood(terms, shares, target, raw, start)
-        found = minimize(likelihood, theta, jac=True, method="L-BFGS-B", options={"maxiter": 20})
+        found = minimize(
+            likelihood,
+            theta,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=likelihood.bounds(),
+            options={"maxiter": 20},
+        )
         theta = found.x
         scales = _scales(theta, raw)
         process = fit_process(terms, estimate_ms, latency_ms, scales, seed)
@@ -363,6 +374,11 @@ class _Likelihood:
         self._raw, self._middle = raw, middle
         self._spread = np.full(len(middle), PRIOR_SPREAD)
         self._spread[-1] = NOISE_SPREAD
+
+    def bounds(self) -> list[tuple[float, float]]:
+        """Where each parameter is looked for."""
+        reach = PRIOR_REACH * self._spread
+        return list(zip(self._middle - reach, self._middle + reach, strict=True))
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         scales = _scales(theta, self._raw)
