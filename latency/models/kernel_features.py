@@ -61,7 +61,7 @@ def features(kernel: Kernel) -> dict[str, float]:
     for vector in VECTORS:
         values[f"out padding to {vector}"] = math.log(_rounded(kernel.out_channels, vector))
         values[f"in padding to {vector}"] = math.log(_rounded(kernel.in_channels, vector))
-    return values | kernel_term(kernel, VECTORS[0]).features
+    return {**values, **kernel_term(kernel, VECTORS[0]).features}
 
 
 def categories(kernel: Kernel) -> frozenset[str]:
