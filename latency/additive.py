@@ -36,12 +36,8 @@ LIKELIHOOD_SAMPLES = 200
 STEPS = 3
 """Gauss-Newton steps; the second changes little, the third hardly anything."""
 
-AMPLITUDE, WHOLE_AMPLITUDE, NOISE, LENGTH = 0.15, 0.05, 0.015, math.exp(1.5)
-"""Middles of the priors: by what share estimates err, how measurements scatter, and over how many
-standard deviations of a feature an error stays alike."""
-
-PRIOR_SPREAD, NOISE_SPREAD = 1.0, 0.3
-"""Standard deviations of the priors, on logarithms."""
+PRIOR_SPREAD = 1.0
+"""Standard deviation of the priors, on logarithms; the noise has its own."""
 
 PRIOR_REACH = 4.0
 """How many standard deviations of its prior a parameter may leave the middle: a step of the
@@ -126,6 +122,21 @@ class Scales:
 
 
 @dataclass(frozen=True)
+class Priors:
+    """Middles of the priors of a process's parameters.
+
+    By what share estimates err, of terms and of wholes; how measurements scatter, and how sure
+    that is; and over how many standard deviations of a feature an error stays alike.
+    """
+
+    amplitude: float = 0.15
+    whole_amplitude: float = 0.05
+    noise: float = 0.015
+    noise_spread: float = 0.3
+    length: float = math.exp(1.5)
+
+
+@dataclass(frozen=True)
 class Component:
     """The learned function of one group: a weight for each training term's similarity."""
 
@@ -182,19 +193,25 @@ class Process:
         return total * np.exp(whole), np.sqrt(variance + terms.sums(share**2 * novelty))
 
 
-def fit_scales(terms: Terms, estimate_ms: Array, latency_ms: Array, seed: int) -> Scales:
+def fit_scales(
+    terms: Terms,
+    estimate_ms: Array,
+    latency_ms: Array,
+    seed: int,
+    priors: Priors = Priors(),
+) -> Scales:
     """Length scales, amplitudes and noise of the greatest posterior density."""
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(terms.samples)[:LIKELIHOOD_SAMPLES])
     kept = np.isin(terms.owner, chosen)
     terms, estimate_ms, latency_ms = terms.take(chosen), estimate_ms[kept], latency_ms[chosen]
     raw = [_raw_scale(part) for part in terms.parts]
-    start = _start(raw, terms.parts)
+    start = _start(raw, terms.parts, priors)
     log_factor = np.zeros(len(estimate_ms))
     theta = start
     for _ in range(2):
         shares, target = _linearized(terms, estimate_ms, log_factor, latency_ms)
-        likelihood = _Likelihood(terms, shares, target, raw, start)
+        likelihood = _Likelihood(terms, shares, target, raw, start, priors.noise_spread)
         found = minimize(
             likelihood,
             theta,
@@ -345,13 +362,13 @@ def _raw_scale(part: Part) -> Scale:
     return Scale(part.values.mean(axis=0), np.where(spread > 0, spread, 1.0), 1.0)
 
 
-def _start(raw: Sequence[Scale], parts: Sequence[Part]) -> Array:
+def _start(raw: Sequence[Scale], parts: Sequence[Part], priors: Priors) -> Array:
     """The middles of the priors, in the order in which `_scales` reads them."""
     theta: list[float] = []
     for scale, part in zip(raw, parts, strict=True):
-        theta.append(math.log(WHOLE_AMPLITUDE if part.is_whole else AMPLITUDE))
-        theta += [math.log(LENGTH)] * len(scale.length)
-    return np.array([*theta, math.log(NOISE)])
+        theta.append(math.log(priors.whole_amplitude if part.is_whole else priors.amplitude))
+        theta += [math.log(priors.length)] * len(scale.length)
+    return np.array([*theta, math.log(priors.noise)])
 
 
 def _scales(theta: Array, raw: Sequence[Scale]) -> Scales:
@@ -368,12 +385,18 @@ class _Likelihood:
     """Minus the log posterior of the scales, with its gradient (section 5.4.1)."""
 
     def __init__(
-        self, terms: Terms, shares: Array, target: Array, raw: Sequence[Scale], middle: Array
+        self,
+        terms: Terms,
+        shares: Array,
+        target: Array,
+        raw: Sequence[Scale],
+        middle: Array,
+        noise_spread: float,
     ) -> None:
         self._terms, self._shares, self._target = terms, shares, target
         self._raw, self._middle = raw, middle
         self._spread = np.full(len(middle), PRIOR_SPREAD)
-        self._spread[-1] = NOISE_SPREAD
+        self._spread[-1] = noise_spread
 
     def bounds(self) -> list[tuple[float, float]]:
         """Where each parameter is looked for."""

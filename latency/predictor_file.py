@@ -110,6 +110,13 @@ class ProcessBody(BaseModel):
         components = [ComponentBody.of(item) for item in process.components]
         return cls(noise=process.noise, components=components)
 
+    def process(self) -> Process:
+        """The process; `ValueError` where its parts do not fit together."""
+        components = tuple(item.component() for item in self.components)
+        if len({item.name for item in components}) != len(components):
+            raise ValueError("a group has two components")
+        return Process(components, self.noise)
+
 
 class PredictorBody(BaseModel):
     """What the file holds, version 2. `coefficients` are ms for one unit of each amount of work.
@@ -145,9 +152,6 @@ class PredictorBody(BaseModel):
         )
         if self.process is None:
             return HybridModel(Columns(names, tuple(self.features)), physical, None, trees)
-        components = tuple(item.component() for item in self.process.components)
-        groups = tuple((item.name, item.features) for item in components)
-        if len(dict(groups)) != len(groups):
-            raise ValueError("a group has two components")
-        process = Process(components, self.process.noise)
+        process = self.process.process()
+        groups = tuple((item.name, item.features) for item in process.components)
         return HybridModel(Columns(names, tuple(self.features), groups), physical, process, trees)

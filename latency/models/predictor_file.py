@@ -14,8 +14,10 @@ from ...devices.device import Setup
 from ...devices.errors import DamagedFileError
 from ..calibration import PredictionError
 from ..document import read_document, write_document
+from ..hybrid import PhysicalModel
+from ..predictor_file import ProcessBody
 from .calibration import RoughEstimate, WholeCalibration
-from .kernel_model import KernelModel, Process
+from .kernel_model import KernelModel
 from .kernel_predictor import Family, KernelPredictor
 
 if TYPE_CHECKING:
@@ -26,38 +28,10 @@ VERSION = 1
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-class ProcessBody(_Body):
-    """A Gaussian process: `points` row by row, one number for each of `names`."""
-
-    names: Annotated[list[str], Field(min_length=1)]
-    centre: list[Number]
-    length: list[Positive]
-    amplitude: Positive
-    points: list[list[Number]]
-    weights: list[Number]
-
-    def process(self) -> Process:
-        """The process; `ValueError` where its parts do not fit together."""
-        columns = len(self.names)
-        if len(self.centre) != columns or len(self.length) != columns:
-            raise ValueError("a process needs a centre and a length for each feature")
-        if len(self.points) != len(self.weights) or any(len(p) != columns for p in self.points):
-            raise ValueError("a process needs a weight for each point, of all features")
-        return Process(
-            tuple(self.names),
-            np.array(self.centre),
-            np.array(self.length),
-            self.amplitude,
-            np.array(self.points).reshape(len(self.points), columns),
-            np.array(self.weights),
-        )
 
 
 class FamilyBody(_Body):
@@ -72,9 +46,11 @@ class FamilyBody(_Body):
 
     def family(self) -> Family:
         """The family; `ValueError` where its parts do not fit together."""
+        coefficients = np.array(list(self.coefficients.values()), dtype=np.float64)
+        physical = PhysicalModel(tuple(self.coefficients), coefficients)
         process = None if self.process is None else self.process.process()
         return Family(
-            KernelModel(self.coefficients, process),
+            KernelModel(physical, process),
             self.kernels,
             self.half_width,
             self.ranges,
@@ -154,20 +130,10 @@ def read_model_predictor(path: Path) -> ModelPredictor:
 
 
 def _family_body(family: Family) -> dict[str, Any]:
-    found = family.model.process
-    process = None
-    if found is not None:
-        process = {
-            "names": list(found.names),
-            "centre": found.centre.tolist(),
-            "length": found.length.tolist(),
-            "amplitude": found.amplitude,
-            "points": found.points.tolist(),
-            "weights": found.weights.tolist(),
-        }
+    physical, process = family.model.physical, family.model.process
     return {
-        "coefficients": family.model.coefficients,
-        "process": process,
+        "coefficients": dict(zip(physical.names, physical.coefficients.tolist(), strict=True)),
+        "process": None if process is None else ProcessBody.of(process).model_dump(mode="json"),
         "kernels": family.kernels,
         "half_width": family.half_width,
         "ranges": {name: list(ends) for name, ends in family.ranges.items()},

@@ -182,10 +182,9 @@ def test_a_golden_file_of_version_1_predicts_what_it_did():
     sizes = 4 * 64 * 64, 4 * 64 * 28 * 28, 4 * 64 * 28 * 28
     kernel = Kernel("pointwise", "Conv+Relu", 2 * products, *sizes, 64, 64, 28, 28, 28, 28)
     found = loaded.predict(Split((NamedKernel("k", kernel),), "runtime"))
-    assert found.latency_ms == pytest.approx(0.10106257539729785, rel=1e-5)
-    assert (found.low_ms, found.high_ms) == pytest.approx(
-        (0.058722841927294565, 0.17392966366614449), rel=1e-5
-    )
+    assert found.latency_ms == pytest.approx(0.100102774, rel=1e-6)
+    interval = pytest.approx((0.0577769284, 0.173435412), rel=1e-6)
+    assert (found.low_ms, found.high_ms) == interval
 
 
 @settings(max_examples=150, deadline=None)
