@@ -21,6 +21,9 @@ from .gaussian import NEAR_ZERO, Floats, Part, Rows, second_moments
 REACH = 1 / 6
 """How far, as a share of all positions, effects of neighbouring positions are alike."""
 
+UNLIKE = {"consensus": 0.1, "other components": 0.01, "counts": 1.0}
+"""Variances that are looked for first on a device that is like no source: op counts tell most."""
+
 LANDMARKS = 200
 INTERACTION_POWER = 3
 SHARPNESS = (0.15, 0.5, 1.5)
@@ -105,7 +108,7 @@ class Choices:
         )
         return [
             *(
-                Part(name, one_hot, variance, gram, self._moments)
+                Part(name, one_hot, variance, gram, self._moments, UNLIKE.get(name))
                 for name, variance, gram in over_effects
             ),
             Part("rest of sources", rest, 0.01),

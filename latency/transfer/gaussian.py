@@ -31,7 +31,8 @@ NEAR_ZERO = 1e-9
 class Part:
     """One part of the kernel over N items: `basis` (N, D), `gram` (D, D), or `None`: the identity.
 
-    `variance` is where its variance is looked for first: the middle of a wide prior. `moments` are
+    `variance` is where its variance is looked for first: the middle of a wide prior; `unlike` the
+    same for a device that is like no source, where it differs. `moments` are
     `second_moments(basis)`, where they are at hand.
     """
 
@@ -40,6 +41,7 @@ class Part:
     variance: float
     gram: Floats | None = None
     moments: Floats | None = None
+    unlike: float | None = None
     scale: float = field(init=False)
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ from .gaussian import (
     most_likely,
     posterior,
 )
-from .sources import Items, Sources, beginning, learn_sources
+from .sources import Items, Sources, beginning_unlike, learn_sources
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -45,7 +45,7 @@ SPREADS = (0.5, 1.0, 2.0)
 """How far, in log variance, a new device may be from what the sources taught; averaged over."""
 
 STRANGER_SPREAD = 2.0
-"""How far it may be from where the variances began, if the sources taught the wrong thing."""
+"""How far it may be from a device that goes by its op counts, if it is like no source."""
 
 TRUST = 0.25
 """What each sample, left out, counts when these suppositions are weighed: 0.5 would be a likelihood
@@ -236,7 +236,7 @@ def _predict(
     middle, spread = latency.mean(), max(latency.std(), NEAR_ZERO)
     task = Task.of(parts, rows, (latency - middle) / spread, known_noise / spread**2)
     supposed = [(centre, reach) for reach in SPREADS]
-    supposed.append((beginning(parts), STRANGER_SPREAD))
+    supposed.append((beginning_unlike(parts), STRANGER_SPREAD))
     means, variances, errors = [], [], []
     for middle_of_prior, reach in supposed:
         reaches = np.full(len(centre), reach)

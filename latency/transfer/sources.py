@@ -170,6 +170,12 @@ def beginning(parts: list[Part]) -> Floats:
     return np.log([*(part.variance for part in parts), NOISE_VARIANCE])
 
 
+def beginning_unlike(parts: list[Part]) -> Floats:
+    """The same for a device that is like no source: it goes by what an item is made of."""
+    variances = (part.variance if part.unlike is None else part.unlike for part in parts)
+    return np.log([*variances, NOISE_VARIANCE])
+
+
 def drawn(random: np.random.Generator, rows: Rows, count: int) -> Rows:
     """At most `count` of `rows`, at random, in their order."""
     if len(rows) <= count:
