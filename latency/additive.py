@@ -8,21 +8,18 @@ with a Gaussian process f for each group of terms and one more, g, for the sampl
 with Matern kernels of smoothness 5/2 and a length scale for each feature (Rasmussen & Williams
 2006, sections 4.2.1 and 5.1; additive: Duvenaud et al. 2011). The sum is made linear around the
 current estimate, in which a term weighs its share of the latency, and solved again (Gauss-Newton,
-sections 3.4 and 5.4). Length scales, amplitudes and noise are those of the greatest marginal
-likelihood, with priors that keep them sane where samples are few. Above `INDUCING` samples, that
-many of them stand for all (subset of regressors, section 8.3.1).
+sections 3.4 and 5.4). Its scales are learned in latency/additive_scales.py. Above `INDUCING`
+samples, that many of them stand for all (subset of regressors, section 8.3.1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -30,25 +27,15 @@ Rows = NDArray[np.intp]
 INDUCING = 1000
 """Samples that stand for all where there are more; memory and time grow with its square."""
 
-LIKELIHOOD_SAMPLES = 200
-"""Samples that length scales are learned from at most."""
-
 STEPS = 3
 """Gauss-Newton steps; the second changes little, the third hardly anything."""
-
-PRIOR_SPREAD = 1.0
-"""Standard deviation of the priors, on logarithms; the noise has its own."""
-
-PRIOR_REACH = 4.0
-"""How many standard deviations of its prior a parameter may leave the middle: a step of the
-optimiser may else go where nothing can be computed."""
 
 OFFSET = 0.1
 """Standard deviation of an error that all terms of a group share."""
 
 JITTER = 1e-8
 ROWS_AT_ONCE = 64
-_ROOT_5 = math.sqrt(5)
+ROOT_5 = math.sqrt(5)
 
 
 @dataclass(frozen=True)
@@ -122,21 +109,6 @@ class Scales:
 
 
 @dataclass(frozen=True)
-class Priors:
-    """Middles of the priors of a process's parameters.
-
-    By what share estimates err, of terms and of wholes; how measurements scatter, and how sure
-    that is; and over how many standard deviations of a feature an error stays alike.
-    """
-
-    amplitude: float = 0.15
-    whole_amplitude: float = 0.05
-    noise: float = 0.015
-    noise_spread: float = 0.3
-    length: float = math.exp(1.5)
-
-
-@dataclass(frozen=True)
 class Component:
     """The learned function of one group: a weight for each training term's similarity."""
 
@@ -193,40 +165,6 @@ class Process:
         return total * np.exp(whole), np.sqrt(variance + terms.sums(share**2 * novelty))
 
 
-def fit_scales(
-    terms: Terms,
-    estimate_ms: Array,
-    latency_ms: Array,
-    seed: int,
-    priors: Priors = Priors(),
-) -> Scales:
-    """Length scales, amplitudes and noise of the greatest posterior density."""
-    random = np.random.default_rng(seed)
-    chosen = np.sort(random.permutation(terms.samples)[:LIKELIHOOD_SAMPLES])
-    kept = np.isin(terms.owner, chosen)
-    terms, estimate_ms, latency_ms = terms.take(chosen), estimate_ms[kept], latency_ms[chosen]
-    raw = [_raw_scale(part) for part in terms.parts]
-    start = _start(raw, terms.parts, priors)
-    log_factor = np.zeros(len(estimate_ms))
-    theta = start
-    for _ in range(2):
-        shares, target = _linearized(terms, estimate_ms, log_factor, latency_ms)
-        likelihood = _Likelihood(terms, shares, target, raw, start, priors.noise_spread)
-        found = minimize(
-            likelihood,
-            theta,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=likelihood.bounds(),
-            options={"maxiter": 20},
-        )
-        theta = found.x
-        scales = _scales(theta, raw)
-        process = fit_process(terms, estimate_ms, latency_ms, scales, seed)
-        log_factor = _log_factors(terms, process)
-    return scales
-
-
 def fit_process(
     terms: Terms, estimate_ms: Array, latency_ms: Array, scales: Scales, seed: int
 ) -> Process:
@@ -244,10 +182,10 @@ def fit_process(
     log_factor = np.zeros(len(estimate_ms))
     alpha = np.zeros(len(inducing))
     for _ in range(STEPS):
-        shares, target = _linearized(terms, estimate_ms, log_factor, latency_ms)
+        shares, target = linearized(terms, estimate_ms, log_factor, latency_ms)
         covariance = np.zeros((count, len(inducing)))
         for part, chosen, values in zip(terms.parts, few.parts, similar, strict=True):
-            _add_sums(covariance, values, (part, shares), (chosen, shares[among]))
+            add_sums(covariance, values, (part, shares), (chosen, shares[among]))
         alpha = _solve(covariance, inducing, target, scales.noise)
         for part, chosen, values in zip(terms.parts, few.parts, similar, strict=True):
             if part.terms is not None:
@@ -270,18 +208,16 @@ def fit_process(
 
 def prior_covariance(terms: Terms, estimate_ms: Array, process: Process) -> Array:
     """Covariance (N, N) of the logarithms of samples' latencies before any was measured."""
-    shares, _ = _linearized(
-        terms, estimate_ms, _log_factors(terms, process), np.ones(terms.samples)
-    )
+    shares, _ = linearized(terms, estimate_ms, log_factors(terms, process), np.ones(terms.samples))
     known = {component.name: component.scale for component in process.components}
     covariance = np.zeros((terms.samples, terms.samples))
     for part in terms.parts:
         values = _similarities(known[part.name], part, part)
-        _add_sums(covariance, values, (part, shares), (part, shares))
+        add_sums(covariance, values, (part, shares), (part, shares))
     return covariance
 
 
-def _log_factors(terms: Terms, process: Process) -> Array:
+def log_factors(terms: Terms, process: Process) -> Array:
     """The logarithm of the correction of each term: (T,)."""
     known = {component.name: component for component in process.components}
     result = np.zeros(len(terms.owner))
@@ -291,7 +227,7 @@ def _log_factors(terms: Terms, process: Process) -> Array:
     return result
 
 
-def _linearized(
+def linearized(
     terms: Terms, estimate_ms: Array, log_factor: Array, latency_ms: Array
 ) -> tuple[Array, Array]:
     """Each term's share of its sample (T,), and what their weighted corrections should come to."""
@@ -318,21 +254,22 @@ def _solve(covariance: Array, inducing: Rows, target: Array, noise: float) -> Ar
 
 
 def _matern(squared: Array) -> Array:
-    distance = _ROOT_5 * np.sqrt(squared)
+    distance = ROOT_5 * np.sqrt(squared)
     return np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))
 
 
-def _squared_distances(left: Array, right: Array) -> Array:
+def squared_distances(left: Array, right: Array) -> Array:
+    """Squared distance of each row of one from each row of the other."""
     squared = (left**2).sum(1)[:, None] + (right**2).sum(1) - 2 * left @ right.T
     return np.asarray(np.maximum(squared, 0.0))
 
 
 def _similarities(scale: Scale, left: Part, right: Part) -> Array:
-    alike = _matern(_squared_distances(scale.apply(left.values), scale.apply(right.values)))
+    alike = _matern(squared_distances(scale.apply(left.values), scale.apply(right.values)))
     return np.asarray(scale.amplitude**2 * alike + (0.0 if left.is_whole else OFFSET**2))
 
 
-def _add_sums(
+def add_sums(
     covariance: Array, values: Array, left: tuple[Part, Array], right: tuple[Part, Array]
 ) -> None:
     """Add to `covariance` (N, M) the sums of `values` (R, S) over each pair of samples."""
@@ -351,84 +288,3 @@ def _starts(owner: Rows) -> tuple[Rows, Rows]:
     """Where the rows of each owner begin, and who that is."""
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     return starts, owner[starts]
-
-
-def _raw_scale(part: Part) -> Scale:
-    """Centre and spread of a part's features, before lengths are learned."""
-    if not len(part.values):
-        width = len(part.features)
-        return Scale(np.zeros(width), np.ones(width), 1.0)
-    spread = part.values.std(axis=0)
-    return Scale(part.values.mean(axis=0), np.where(spread > 0, spread, 1.0), 1.0)
-
-
-def _start(raw: Sequence[Scale], parts: Sequence[Part], priors: Priors) -> Array:
-    """The middles of the priors, in the order in which `_scales` reads them."""
-    theta: list[float] = []
-    for scale, part in zip(raw, parts, strict=True):
-        theta.append(math.log(priors.whole_amplitude if part.is_whole else priors.amplitude))
-        theta += [math.log(priors.length)] * len(scale.length)
-    return np.array([*theta, math.log(priors.noise)])
-
-
-def _scales(theta: Array, raw: Sequence[Scale]) -> Scales:
-    place, found = 0, []
-    for scale in raw:
-        width = len(scale.length)
-        lengths = scale.length * np.exp(theta[place + 1 : place + 1 + width])
-        found.append(Scale(scale.centre, lengths, math.exp(theta[place])))
-        place += 1 + width
-    return Scales(tuple(found), math.exp(theta[-1]))
-
-
-class _Likelihood:
-    """Minus the log posterior of the scales, with its gradient (section 5.4.1)."""
-
-    def __init__(
-        self,
-        terms: Terms,
-        shares: Array,
-        target: Array,
-        raw: Sequence[Scale],
-        middle: Array,
-        noise_spread: float,
-    ) -> None:
-        self._terms, self._shares, self._target = terms, shares, target
-        self._raw, self._middle = raw, middle
-        self._spread = np.full(len(middle), PRIOR_SPREAD)
-        self._spread[-1] = noise_spread
-
-    def bounds(self) -> list[tuple[float, float]]:
-        """Where each parameter is looked for."""
-        reach = PRIOR_REACH * self._spread
-        return list(zip(self._middle - reach, self._middle + reach, strict=True))
-
-    def __call__(self, theta: Array) -> tuple[float, Array]:
-        scales = _scales(theta, self._raw)
-        count = len(self._target)
-        covariance = (scales.noise**2 + JITTER) * np.eye(count)
-        kept = []
-        for scale, part in zip(scales.parts, self._terms.parts, strict=True):
-            places = scale.apply(part.values)
-            distance = _ROOT_5 * np.sqrt(_squared_distances(places, places))
-            decay = scale.amplitude**2 * np.exp(-distance)
-            alike = (1 + distance + distance**2 / 3) * decay
-            values = alike + (0.0 if part.is_whole else OFFSET**2)
-            _add_sums(covariance, values, (part, self._shares), (part, self._shares))
-            kept.append((part, places, alike, 5 / 3 * (1 + distance) * decay))
-        factor = cho_factor(covariance, lower=True)
-        alpha = cho_solve(factor, self._target)
-        inverse = cho_solve(factor, np.eye(count))
-        value = self._target @ alpha / 2 + np.log(np.diag(factor[0])).sum()
-        slope = inverse - np.outer(alpha, alpha)
-        gradient: list[float] = []
-        for part, places, alike, steep in kept:
-            weights = np.ones(count) if part.terms is None else self._shares[part.terms]
-            outer = slope[np.ix_(part.owner, part.owner)] * weights[:, None] * weights
-            gradient.append(float((outer * alike).sum()))
-            outer *= steep
-            along = (places**2 * outer.sum(axis=1)[:, None]).sum(axis=0)
-            gradient += (along - (places * (outer @ places)).sum(axis=0)).tolist()
-        gradient.append(scales.noise**2 * float(np.trace(slope)))
-        pull = (theta - self._middle) / self._spread
-        return float(value + pull @ pull / 2), np.array(gradient) + pull / self._spread

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .additive import fit_process, fit_scales
+from .additive import fit_process
+from .additive_scales import fit_scales
 from .features import Description, Sample, describe, matrix, names_of
 from .hybrid import NO_TREES, Columns, HybridModel, PhysicalModel, Prepared, with_estimate
 from .trees import Trees, boosted_trees

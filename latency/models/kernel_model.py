@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..additive import Part, Priors, Process, Terms, fit_process, fit_scales
+from ..additive import Part, Process, Terms, fit_process
+from ..additive_scales import Priors, fit_scales
 from ..counts import Kernel
 from ..features import matrix, names_of
 from ..hybrid import PhysicalModel

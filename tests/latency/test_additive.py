@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from latkit.latency import additive
+from latkit.latency import additive, additive_scales
 from latkit.latency.additive import (
     Part,
     Scale,
     Scales,
     Terms,
     fit_process,
-    fit_scales,
     prior_covariance,
 )
+from latkit.latency.additive_scales import fit_scales
 
 
 def terms_of(owner, values, samples):
@@ -75,12 +75,10 @@ def test_few_inducing_samples_come_close_to_all(monkeypatch):
 
 def test_the_gradient_is_that_of_the_likelihood():
     terms, estimate_ms, latency_ms = sums(25, seed=2)
-    raw = [additive._raw_scale(part) for part in terms.parts]
-    start = additive._start(raw, terms.parts, additive.Priors())
-    shares, target = additive._linearized(
-        terms, estimate_ms, np.zeros(len(estimate_ms)), latency_ms
-    )
-    likelihood = additive._Likelihood(terms, shares, target, raw, start, 0.3)
+    raw = [additive_scales._raw_scale(part) for part in terms.parts]
+    start = additive_scales._start(raw, terms.parts, additive_scales.Priors())
+    shares, target = additive.linearized(terms, estimate_ms, np.zeros(len(estimate_ms)), latency_ms)
+    likelihood = additive_scales._Likelihood(terms, shares, target, raw, start, 0.3)
     theta = start + 0.1 * np.random.default_rng(0).standard_normal(len(start))
     _, gradient = likelihood(theta)
     for index, step in enumerate(1e-5 * np.eye(len(theta))):
