@@ -92,14 +92,13 @@ class LatencyPredictor:
         samples: Sequence[Sample],
         latency_ms: ArrayLike,
         seed: int = 0,
-        groups: Sequence[int] | None = None,
         at_random: Sequence[bool] | None = None,
     ) -> LatencyPredictor:
         """Learn from measured samples. Takes seconds: a model for each fold left out is fitted.
 
         Samples without an operation are left out. `left_out_ms_` is then what was predicted for
-        each of the others by a model that was not fitted to it; nor, where `groups` gives each
-        sample a number, to any of its group. `left_out_spread_` is how unsure that model was.
+        each of the others by a model that was not fitted to it, `left_out_spread_` how unsure
+        that model was.
 
         Intervals are made from the errors of the samples that `at_random` marks (default: all):
         those drawn as what will be predicted is. Samples chosen because a model was unsure of
@@ -110,12 +109,11 @@ class LatencyPredictor:
         """
         kept, latency = _timed(samples, latency_ms)
         timed = [samples[index] for index in kept]
-        numbers = np.arange(len(timed)) if groups is None else _numbers(groups, len(samples), kept)
-        shuffled = np.random.default_rng(seed).permutation(numbers.max() + 1)
+        shuffled = np.random.default_rng(seed).permutation(len(timed))
         found = fit_model(
             timed,
             latency,
-            shuffled[numbers] % fold_count(len(timed)),
+            shuffled % fold_count(len(timed)),
             channel_grid=self.channel_grid,
             trees=self.trees,
             learning_rate=self.learning_rate,
@@ -238,13 +236,9 @@ class LatencyPredictor:
 
     def save(self, path: Path) -> None:
         """Write the fitted predictor as a latkit document: numbers and names, no code."""
-        write_document(path, KIND, VERSION, self.body())
-
-    def body(self) -> dict[str, Any]:
-        """The fitted predictor as plain JSON values: what its document holds."""
         model = self._fitted()
         process = model.process
-        return {
+        body = {
             "setup": None if self.setup is None else asdict(self.setup),
             "eviction_bytes": self.eviction_bytes,
             "channel_grid": self.channel_grid_,
@@ -260,15 +254,12 @@ class LatencyPredictor:
             "ranges": {name: list(ends) for name, ends in self.ranges_.items()},
             "categories": sorted(self.categories_),
         }
+        write_document(path, KIND, VERSION, body)
 
     @classmethod
     def load(cls, path: Path) -> LatencyPredictor:
         """Read a predictor; `DamagedFileError` where it is damaged or newer than this latkit."""
-        return cls.from_body(read_document(path, KIND, VERSION), str(path))
-
-    @classmethod
-    def from_body(cls, document: Any, name: str) -> LatencyPredictor:
-        """Read what `body` gave; `DamagedFileError`, with the file's `name`, where it is none."""
+        document = read_document(path, KIND, VERSION)
         try:
             body = PredictorBody.model_validate_json(
                 json.dumps(document, allow_nan=False), strict=True
@@ -276,7 +267,7 @@ class LatencyPredictor:
             model = body.model()
         except (UsageError, ValidationError, ValueError) as error:
             raise DamagedFileError(
-                f"{name} holds no valid latency predictor: {error}. Make it again from the store."
+                f"{path} holds no valid latency predictor: {error}. Make it again from the store."
             ) from error
         predictor = cls(
             body.setup,
@@ -327,13 +318,6 @@ class LatencyPredictor:
 
 
 _PARAMETERS = ("setup", "eviction_bytes", "channel_grid", "trees", "learning_rate", "monotone")
-
-
-def _numbers(groups: Sequence[int], samples: int, kept: Sequence[int]) -> NDArray[np.intp]:
-    """The groups of the samples that are kept, numbered from 0."""
-    if len(groups) != samples:
-        raise UsageError(f"{samples} samples need as many groups, not {len(groups)}")
-    return np.asarray(np.unique([groups[index] for index in kept], return_inverse=True)[1])
 
 
 def _timed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -30,7 +30,6 @@ ProbeActivation = Literal[
     "leaky",
     "tanh",
 ]
-PROBE_ACTIVATIONS: tuple[ProbeActivation, ...] = get_args(ProbeActivation)
 
 Shape = tuple[int, ...]
 

@@ -154,18 +154,6 @@ def test_only_samples_drawn_at_random_make_intervals(training, unseen):
         LatencyPredictor().fit(blocks, latency_ms, at_random=[True])
 
 
-def test_samples_of_one_group_are_left_out_together(training):
-    blocks, latency_ms = training
-    twice = [*blocks[:60], *blocks[:60]]
-    twice_ms = [*latency_ms[:60], *(1.3 * latency_ms[:60])]
-    groups = [*range(60), *range(60)]
-    together = LatencyPredictor(channel_grid=GRID).fit(twice, twice_ms, groups=groups)
-    # Left out together, both are predicted alike, so that one of them is well off.
-    assert together.left_out_ms_[:60].tolist() == together.left_out_ms_[60:].tolist()
-    with pytest.raises(UsageError, match="as many groups"):
-        LatencyPredictor().fit(twice, twice_ms, groups=[1, 2])
-
-
 def test_intervals_are_wider_where_the_model_is_less_sure(training):
     blocks, _ = training
     random = np.random.default_rng(0)

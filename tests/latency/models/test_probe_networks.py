@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import onnxruntime
 import pytest
 from latkit.latency.counts import count
 from latkit.latency.models.probe_blocks import BLOCKS, Draw
-from latkit.latency.models.probe_graph import PROBE_ACTIVATIONS, ProbeGraph
+from latkit.latency.models.probe_graph import ProbeActivation, ProbeGraph
 from latkit.latency.models.probe_networks import MOST_WEIGHTS, PRODUCTS, probe_name, probe_network
 
 NETWORKS = 40
@@ -114,7 +115,7 @@ def test_each_block_writes_the_shape_that_it_states(block, stride):
         assert value.pixels in ({14} if stride == 1 else {7, 8})
 
 
-@pytest.mark.parametrize("activation", PROBE_ACTIVATIONS)
+@pytest.mark.parametrize("activation", get_args(ProbeActivation))
 def test_activations_compute_what_their_names_say(activation):
     graph = ProbeGraph((1, 8, 4, 4))
     value = graph.activation(graph.mul(graph.input, graph.scalar(4.0)), activation)
