@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def affine_flops(profile: SpaceProfile) -> Any:
     """Network -> ms, affine in FLOPs, by the calibration networks' relative errors."""
-    fitted = [check for check in profile.checks if not check.held_out]
+    fitted = [check for check in profile.checks if check.role == "calibration"]
     columns = np.array([[network_counts(check.network).flops, 1.0] for check in fitted])
     measured = np.array([check.measured_ms for check in fitted])
     slope, constant = fit_relative(columns, measured)

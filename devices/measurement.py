@@ -122,6 +122,12 @@ class Measurement:
         """95th percentile of all samples used, in nanoseconds; `None` of summaries."""
         return float(np.percentile(self.samples_ns, 95)) if self.samples_ns.size else None
 
+    @cached_property
+    def canary_ns(self) -> float | None:
+        """What the canary took beside it, a median over rounds; `None` where there was none."""
+        medians = [np.median(item.canary_ns) for item, _ in self._visits if item.canary_ns]
+        return float(np.median(medians)) if medians else None
+
     @property
     def sample_count(self) -> int:
         """How many runs are used."""

@@ -16,6 +16,7 @@ from ..devices.errors import DeviceError, LatkitError
 from .adaptive import FIRST, AdaptiveChoice, Candidates, batch_size, random_part
 from .blocks import Block
 from .calibration import conformal_share
+from .one_speed import at_one_speed
 from .predictor import FEWEST_SAMPLES, LatencyPredictor
 from .profile import profile
 from .store import Store
@@ -102,7 +103,8 @@ def profile_adaptively(
             progress=progress,
             description=f"{label}{len(choice.picked)} blocks",
         )
-        measured = {named[key]: item.median_ms for (key, _), item in result.measurements.items()}
+        timed = at_one_speed(result.measurements)
+        measured = {named[key]: item.median_ms for (key, _), item in timed.items()}
         if len(measured) < FEWEST_SAMPLES:
             causes = "; ".join(sorted(set(result.failures.values()))[:3])
             raise DeviceError(

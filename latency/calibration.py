@@ -45,6 +45,9 @@ RESIDUAL_SHARE = 0.02
 COVERAGE = 0.9
 """Share of networks whose latency shall lie inside the interval of their estimate."""
 
+FEWEST_INTERVAL_NETWORKS = math.ceil(COVERAGE / (1 - COVERAGE) - 1e-9)
+"""Random networks below which none of their errors is a quantile of order `COVERAGE`."""
+
 LEAST_SHARE = 0.05
 """Share of its isolated median that every block costs at least, whatever is subtracted from it."""
 
@@ -94,8 +97,9 @@ class Calibration:
     `leave_one_out` is the error on each calibration network when fitted on the others, `plain`
     the error of the plain sum on the same networks, `held_out` the error on networks that took no
     part (`None` until `evaluate`). `interval_share` is the half width of a network's interval,
-    relative to its estimate. `residuals` are measured / predicted - 1 of each calibration
-    network, left out. As constructed without arguments: plain sums, of unknown error.
+    relative to its estimate: from `interval_networks` random ones (`with_interval`), or, where
+    those are 0, from `residuals`: measured / predicted - 1 of each calibration network, left out.
+    As constructed without arguments: plain sums, of unknown error.
     """
 
     scale: float = 1.0
@@ -106,6 +110,7 @@ class Calibration:
     terms: tuple[Term, ...] = ("scale",)
     networks: int = 0
     interval_share: float = 1.0
+    interval_networks: int = 0
     plain: PredictionError | None = None
     leave_one_out: PredictionError | None = None
     held_out: PredictionError | None = None
@@ -130,6 +135,20 @@ class Calibration:
             max(0.0, latency_ms * (1 - self.interval_share)),
             latency_ms * (1 + self.interval_share),
         )
+
+    def with_interval(
+        self, networks: Sequence[Sequence[BlockTerms]], measured_ms: Sequence[float]
+    ) -> Calibration:
+        """The same calibration, as wide as these random networks, of no other use, make it.
+
+        Calibration networks are chosen, and coefficients and eviction size are by them. With
+        fewer than `FEWEST_INTERVAL_NETWORKS` it stays as it is.
+        """
+        if len(networks) < FEWEST_INTERVAL_NETWORKS:
+            return self
+        predicted = np.array([self.network_ms(blocks) for blocks in networks])
+        share = conformal_share(np.array(measured_ms) / predicted - 1)
+        return replace(self, interval_share=share, interval_networks=len(networks))
 
     def evaluate(
         self, networks: Sequence[Sequence[BlockTerms]], measured_ms: Sequence[float]

@@ -105,7 +105,7 @@ def space_json(result: SpaceProfile) -> dict[str, Any]:
         "networks": [
             {
                 "id": check.network.key,
-                "held_out": check.held_out,
+                "role": check.role,
                 "measured_ms": check.measured_ms,
                 "verdict": check.verdict,
                 **asdict(check.estimate),
@@ -149,7 +149,13 @@ def print_space(result: SpaceProfile) -> None:
 def print_calibration(calibration: Calibration) -> None:
     """Print the terms kept, and the errors on networks."""
     stdout.print(
-        f"calibration on {calibration.networks} networks; terms: {', '.join(calibration.terms)}"
+        f"calibration on {calibration.networks} networks; terms: {', '.join(calibration.terms)}; "
+        f"intervals: +-{calibration.interval_share:.1%}, "
+        + (
+            f"by {calibration.interval_networks} other networks"
+            if calibration.interval_networks
+            else "by the same networks"
+        )
     )
     errors = {
         "plain sums of blocks": calibration.plain,

@@ -18,6 +18,7 @@ from .calibration import PredictionError, is_timed, prediction_error
 from .document import document_kind
 from .grid import grows, probe_blocks
 from .network import Network
+from .one_speed import at_one_speed
 from .predictor import COVERAGE, FEWEST_SAMPLES, LatencyPredictor
 from .store import Store
 from .subject import ModelFile, Subject, subject_label
@@ -108,11 +109,12 @@ def fit_predictor(
     """
     subjects = store.subjects()
     picks = store.picks(setup)
-    found = {
+    measured = {
         key: item
         for key, item in store.all_measurements(setup).items()
         if isinstance(subjects[key[0]], Block)
     }
+    found = at_one_speed(measured)
     sizes = Counter(size for _, size in found)
     if eviction_bytes is None:
         eviction_bytes = max(sizes, key=lambda size: (sizes[size], size), default=0)

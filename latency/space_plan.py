@@ -20,6 +20,10 @@ MIB = 2**20
 EVICTION_CANDIDATES = (0, 1 * MIB, 2 * MIB, 4 * MIB, 8 * MIB)
 """Bytes that may be evicted before a block is timed: from none to more than a small network's."""
 
+INTERVAL_NETWORKS = 40
+"""Random networks that the width of the table's intervals is taken from, where a space has them:
+those of the calibration are chosen, and what was chosen by them, so that they would flatter it."""
+
 POOL_FACTOR = 8
 """Networks drawn for each calibration network, to choose those that span the space from."""
 
@@ -29,6 +33,7 @@ class Plan:
     """The networks of a profile and what phase A times: the same for a space and a seed."""
 
     calibration: tuple[Network, ...]
+    interval: tuple[Network, ...]
     held_out: tuple[Network, ...]
     eviction_candidates: tuple[int, ...]
     seed: int
@@ -42,21 +47,24 @@ class Plan:
         eviction_candidates: Sequence[int] = EVICTION_CANDIDATES,
         seed: int = 0,
     ) -> Plan:
-        """Draw distinct networks, no calibration network being held out.
+        """Draw distinct networks, no network serving two ends.
 
-        The held-out ones are a plain random sample. The calibration networks are those of a
-        larger sample that lie evenly between the fewest and the most FLOPs, so that scale and
-        constant can be told apart. Raises `UsageError` where the space has too few networks.
+        The held-out ones and those of the interval are plain random samples; a small space gives
+        fewer of the latter, or none. The calibration networks are those of a larger sample that
+        lie evenly between the fewest and the most FLOPs, so that scale and constant can be told
+        apart. Raises `UsageError` where the space has too few networks.
         """
         if calibration_networks < FEWEST_NETWORKS:
             raise UsageError(
                 f"{calibration_networks} calibration networks are too few; {FEWEST_NETWORKS} are "
                 "needed, and 16 are the default"
             )
-        drawn = _distinct_networks(
-            space, held_out_networks, POOL_FACTOR * calibration_networks, seed
-        )
-        held_out, pool = drawn[:held_out_networks], drawn[held_out_networks:]
+        wanted = INTERVAL_NETWORKS + POOL_FACTOR * calibration_networks
+        drawn = _distinct_networks(space, held_out_networks, wanted, seed)
+        held_out, rest = drawn[:held_out_networks], drawn[held_out_networks:]
+        spare = max(0, len(rest) - calibration_networks)
+        interval_networks = min(INTERVAL_NETWORKS, spare // 2)
+        interval, pool = rest[:interval_networks], rest[interval_networks:]
         if len(pool) < calibration_networks:
             raise UsageError(
                 f"{calibration_networks} calibration and {held_out_networks} held-out networks "
@@ -67,10 +75,16 @@ class Plan:
         picked = np.linspace(0, len(pool) - 1, calibration_networks).round().astype(int)
         return cls(
             tuple(pool[index] for index in picked),
+            tuple(interval),
             tuple(held_out),
             tuple(sorted(set(eviction_candidates))),
             seed,
         )
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """All networks that are timed."""
+        return (*self.calibration, *self.interval, *self.held_out)
 
     def first_phase(self) -> list[tuple[Subject, int]]:
         """Probes, networks, and calibration blocks at every candidate size, shuffled.
@@ -79,7 +93,7 @@ class Plan:
         them must not look like the effect of an eviction size.
         """
         requests: list[tuple[Subject, int]] = [(block, 0) for block in probe_blocks()]
-        requests += [(network, 0) for network in (*self.calibration, *self.held_out)]
+        requests += [(network, 0) for network in self.networks]
         requests += [
             (block, size)
             for block in timed_blocks(self.calibration)
@@ -93,9 +107,9 @@ class Plan:
     def second_phase(
         self, space: ProfilableSpace, eviction_bytes: int, grid: int
     ) -> list[tuple[Block, int]]:
-        """All blocks of the space and of the held-out networks, at the chosen size."""
+        """All blocks of the space and of the networks that it drew, at the chosen size."""
         blocks = [block for block in space.blocks() if is_timed(block)]
-        blocks += timed_blocks(self.held_out)
+        blocks += timed_blocks((*self.interval, *self.held_out))
         blocks += narrow_blocks(blocks, grid)
         return [(block, eviction_bytes) for block in dict.fromkeys(blocks)]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from rich.progress import Progress
@@ -23,6 +24,7 @@ from .blocks import Block
 from .calibration import FEWEST_NETWORKS, BlockTerms, Calibration, block_terms, calibrate, is_timed
 from .grid import DEFAULT_GRID, channel_grid, probe_blocks
 from .network import Network
+from .one_speed import at_one_speed
 from .profile import profile
 from .space_plan import EVICTION_CANDIDATES, Plan, timed_blocks
 from .spaces import ProfilableSpace
@@ -38,19 +40,24 @@ BIAS_TIE = 0.01
 
 NetworkTerms = list[BlockTerms]
 
+Role = Literal["calibration", "interval", "held_out"]
+"""What a measured network is for: the coefficients, the width of intervals, or a test of both."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkCheck:
-    """A measured network beside what the table says of it.
-
-    `held_out` tells that it took no part in the calibration.
-    """
+    """A measured network beside what the table says of it."""
 
     network: Network
     measured_ms: float
     verdict: str
     estimate: Estimate
-    held_out: bool
+    role: Role
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it took no part in what the table says."""
+        return self.role == "held_out"
 
     @property
     def inside(self) -> bool:
@@ -63,8 +70,8 @@ class SpaceProfile:
     """A latency table and what it was made from.
 
     `canary_shift` is by what share the canary was slower in phase B than in phase A (`None` where
-    one of them has no rounds of its own): as far as the device drifted in between, the table's
-    remaining blocks are off by the same share. `unstable` counts blocks and networks whose
+    one of them has no rounds of its own): how far the device drifted in between, which the table
+    is corrected for (`one_speed`). `unstable` counts blocks and networks whose
     verdict is not `stable`, `failures` names the cause for each model that could not be timed.
     """
 
@@ -135,7 +142,7 @@ def build_table(
 def build_space_profile(
     store: Store, setup: Setup, space: ProfilableSpace, plan: Plan
 ) -> SpaceProfile:
-    """Choose the eviction size, calibrate, and evaluate on held-out networks, from the store.
+    """Choose the eviction size, calibrate, size intervals, evaluate on held-out networks.
 
     Takes from the store what `plan` has measured and nothing else, so that what was measured
     since, for a search say, does not change the table.
@@ -149,23 +156,23 @@ def build_space_profile(
             *plan.second_phase(space, chosen.eviction_bytes, chosen.grid),
         )
     }
+    measured = _at_one_speed(found, plan)
     entries = {
-        subject: entry_of(found[key])
+        subject: measured[key]
         for key, subject in used.items()
-        if key in found and key[1] == chosen.eviction_bytes and isinstance(subject, Block)
+        if key in measured and key[1] == chosen.eviction_bytes and isinstance(subject, Block)
     }
     table = LatencyTable(
         setup, chosen.eviction_bytes, chosen.grid, entries, chosen.calibration, chosen.trials
     )
-    checks = tuple(_checks(table, plan, found))
-    held_out = [check for check in checks if check.held_out]
+    interval = list(_measured(plan.interval, table, measured))
+    table = replace(table, calibration=table.calibration.with_interval(*_terms(interval, table)))
+    held_out = list(_measured(plan.held_out, table, measured))
     if held_out:
-        terms = [_terms(check.network, table) for check in held_out]
-        measured = [check.measured_ms for check in held_out]
-        table = replace(table, calibration=table.calibration.evaluate(terms, measured))
+        table = replace(table, calibration=table.calibration.evaluate(*_terms(held_out, table)))
     return SpaceProfile(
         table,
-        checks,
+        tuple(_checks(table, plan, measured)),
         _canary_shift(store, setup, plan),
         sum(found[key].verdict.kind != "stable" for key in used if key in found),
         {key: cause for key, cause in store.failures(setup).items() if key in used},
@@ -218,13 +225,14 @@ def _choice(
     since must not move it to a size at which most blocks are missing.
     """
     grid = _probed_grid(found)
+    entries = _at_one_speed(found, plan)
     covered = _covered_sizes(found, plan, space, grid)
     # The networks that each size can be judged by; only sizes with the most are compared.
     usable = {
         size: [
             network
             for network in plan.calibration
-            if (network.key, 0) in found and _measured_terms(network, size, found) is not None
+            if (network.key, 0) in entries and _measured_terms(network, size, entries) is not None
         ]
         for size in plan.eviction_candidates
     }
@@ -232,8 +240,8 @@ def _choice(
     calibrations: dict[int, Calibration] = {}
     for size, listed in usable.items():
         if listed == networks and len(networks) >= FEWEST_NETWORKS:
-            terms = [_measured_terms(network, size, found) or [] for network in networks]
-            measured = [found[network.key, 0].median_ms for network in networks]
+            terms = [_measured_terms(network, size, entries) or [] for network in networks]
+            measured = [entries[network.key, 0].median_ms for network in networks]
             calibrations[size] = calibrate(terms, measured)
     if not calibrations:
         raise DeviceError(
@@ -274,52 +282,57 @@ def _probed_grid(found: Mapping[ModelKey, Measurement]) -> int:
     return channel_grid(channels, latency_ms)
 
 
+def _at_one_speed(found: Mapping[ModelKey, Measurement], plan: Plan) -> Mapping[ModelKey, Entry]:
+    """What was measured, at the speed that the device had when it ran the plan's networks."""
+    return at_one_speed(found, ((network.key, 0) for network in plan.networks))
+
+
 def _measured_terms(
-    network: Network, size: int, found: Mapping[ModelKey, Measurement]
+    network: Network, size: int, entries: Mapping[ModelKey, Entry]
 ) -> NetworkTerms | None:
     """The network's timed blocks, `None` where one of them was not measured."""
     blocks = [block for block in network.blocks if is_timed(block)]
-    if any((block.key, size) not in found for block in blocks):
+    if any((block.key, size) not in entries for block in blocks):
         return None
-    return [block_terms(block, found[block.key, size].median_ms) for block in blocks]
+    return [block_terms(block, entries[block.key, size].median_ms) for block in blocks]
 
 
-def _terms(network: Network, table: LatencyTable) -> NetworkTerms:
-    return [
-        block_terms(block, table.estimate(block).latency_ms)
-        for block in network.blocks
-        if is_timed(block)
-    ]
+def _measured(
+    networks: Iterable[Network], table: LatencyTable, entries: Mapping[ModelKey, Entry]
+) -> Iterable[tuple[Network, Entry]]:
+    """The networks that were measured, all of whose blocks were measured too."""
+    for network in networks:
+        entry = entries.get((network.key, 0))
+        if entry is not None and table.entries.keys() >= set(timed_blocks([network])):
+            yield network, entry
 
 
-def entry_of(measurement: Measurement) -> Entry:
-    """The table's entry for a measured block."""
-    return Entry(
-        measurement.median_ms,
-        measurement.low_ms,
-        measurement.high_ms,
-        measurement.verdict.kind,
-        measurement.verdict.reasons,
-    )
+def _terms(
+    measured: Iterable[tuple[Network, Entry]], table: LatencyTable
+) -> tuple[list[NetworkTerms], list[float]]:
+    """The timed blocks of measured networks, and the networks' latencies in ms."""
+    terms: list[NetworkTerms] = []
+    latency_ms: list[float] = []
+    for network, entry in measured:
+        timed = [block for block in network.blocks if is_timed(block)]
+        terms.append([block_terms(block, table.estimate(block).latency_ms) for block in timed])
+        latency_ms.append(entry.median_ms)
+    return terms, latency_ms
 
 
 def _checks(
-    table: LatencyTable, plan: Plan, found: Mapping[ModelKey, Measurement]
+    table: LatencyTable, plan: Plan, entries: Mapping[ModelKey, Entry]
 ) -> Iterable[NetworkCheck]:
-    """Every measured network all of whose blocks were measured too."""
-    for networks, held_out in ((plan.calibration, False), (plan.held_out, True)):
-        for network in networks:
-            measurement = found.get((network.key, 0))
-            if measurement is None or not all(
-                block in table.entries for block in timed_blocks([network])
-            ):
-                continue
+    """Every network of the plan that can be checked."""
+    roles: dict[Role, tuple[Network, ...]] = {
+        "calibration": plan.calibration,
+        "interval": plan.interval,
+        "held_out": plan.held_out,
+    }
+    for role, networks in roles.items():
+        for network, entry in _measured(networks, table, entries):
             yield NetworkCheck(
-                network,
-                measurement.median_ms,
-                measurement.verdict.kind,
-                table.network(network),
-                held_out,
+                network, entry.median_ms, entry.verdict, table.network(network), role
             )
 
 

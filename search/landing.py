@@ -11,8 +11,8 @@ from ..devices.device import Device, TimingProtocol
 from ..devices.errors import DeviceError, UnreachableTargetError
 from ..latency.blocks import Block
 from ..latency.calibration import is_timed
+from ..latency.one_speed import at_one_speed
 from ..latency.profile import Request, profile
-from ..latency.space_profile import entry_of
 from ..latency.store import Store
 from ..latency.subject import subject_id
 from ..latency.table import LatencyTable
@@ -132,13 +132,11 @@ def _measure(
     )
     for (model, _), cause in found.failures.items():
         raise DeviceError(f"{model} could not be timed: {cause}")
+    timed = at_one_speed(found.measurements)
     entries = dict(table.entries)
     for block in missing:
-        entries[block] = entry_of(found.measurements[subject_id(block), table.eviction_bytes])
-    measured = {
-        name: found.measurements[subject_id(network), 0].median_ms
-        for name, network in networks.items()
-    }
+        entries[block] = timed[subject_id(block), table.eviction_bytes]
+    measured = {name: timed[subject_id(network), 0].median_ms for name, network in networks.items()}
     return replace(table, entries=entries), measured
 
 

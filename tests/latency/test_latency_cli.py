@@ -384,7 +384,7 @@ def test_space_is_profiled_made_a_table_and_predicted(latkit, tmp_path, monkeypa
     profiled = json.loads(out)
     assert profiled["calibration"]["held_out"]["networks"] == 2
     assert profiled["failures"] == []
-    assert [item["held_out"] for item in profiled["networks"]].count(True) == 2
+    assert [item["role"] for item in profiled["networks"]].count("held_out") == 2
     code, out, _ = latkit("table", *plan, "--output", "t.json", "--json")
     assert code == 0
     assert json.loads(out) == {**profiled, "output": "t.json"}

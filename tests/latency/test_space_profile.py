@@ -15,7 +15,12 @@ import pytest
 from latkit.devices.device import Model, Round, Setup, TimingProtocol, Visit
 from latkit.devices.errors import DeviceError, UsageError
 from latkit.latency.blocks import Block, ConvBlock, Head, MBConv, Skip
-from latkit.latency.calibration import Calibration, PredictionError
+from latkit.latency.calibration import (
+    FEWEST_INTERVAL_NETWORKS,
+    Calibration,
+    PredictionError,
+    conformal_share,
+)
 from latkit.latency.counts import Counts, block_counts
 from latkit.latency.counts import count as count_work
 from latkit.latency.grid import probe_blocks
@@ -158,8 +163,17 @@ def test_the_table_predicts_networks_it_never_saw(tmp_path: Path) -> None:
     assert held_out.rmspe < 0.01
     assert "blocks" in result.table.calibration.terms
     assert sum(check.held_out for check in result.checks) == HELD_OUT_NETWORKS
-    assert len(result.checks) == CALIBRATION_NETWORKS + HELD_OUT_NETWORKS
+    assert sum(check.role == "calibration" for check in result.checks) == CALIBRATION_NETWORKS
     assert (result.unstable, dict(result.failures)) == (0, {})
+
+
+def test_intervals_are_as_wide_as_networks_of_no_other_use_make_them(tmp_path: Path) -> None:
+    _, result = profiled(tmp_path, Board(call_us=3.0))
+    checks = [check for check in result.checks if check.role == "interval"]
+    calibration = result.table.calibration
+    assert calibration.interval_networks == len(checks) >= FEWEST_INTERVAL_NETWORKS
+    off = [check.measured_ms / check.estimate.latency_ms - 1 for check in checks]
+    assert calibration.interval_share == pytest.approx(conformal_share(off))
 
 
 def test_the_size_whose_sums_need_no_correction_is_chosen(tmp_path: Path) -> None:
@@ -242,6 +256,8 @@ def test_a_drift_between_the_phases_is_reported(tmp_path: Path) -> None:
     _, drifting = profiled(tmp_path, Board(drift=0.05))
     assert steady.canary_shift == pytest.approx(0.0)
     assert drifting.canary_shift == pytest.approx(0.05)
+    for block, entry in steady.table.entries.items():
+        assert drifting.table.entries[block].median_ms == pytest.approx(entry.median_ms, rel=0.005)
 
 
 def test_a_store_without_the_networks_says_what_to_do(tmp_path: Path) -> None:
@@ -252,8 +268,11 @@ def test_a_store_without_the_networks_says_what_to_do(tmp_path: Path) -> None:
 
 def test_networks_are_distinct_and_held_out_ones_take_no_part() -> None:
     plan = Plan.draw(ChainSpace(), CALIBRATION_NETWORKS, HELD_OUT_NETWORKS, seed=3)
-    keys = [network.key for network in (*plan.calibration, *plan.held_out)]
-    assert len(set(keys)) == len(keys) == CALIBRATION_NETWORKS + HELD_OUT_NETWORKS
+    keys = [network.key for network in (*plan.calibration, *plan.interval, *plan.held_out)]
+    assert len(set(keys)) == len(keys)
+    assert len(plan.calibration) == CALIBRATION_NETWORKS
+    assert len(plan.held_out) == HELD_OUT_NETWORKS
+    assert len(plan.interval) >= FEWEST_INTERVAL_NETWORKS
     assert plan == Plan.draw(ChainSpace(), CALIBRATION_NETWORKS, HELD_OUT_NETWORKS, seed=3)
     assert plan != Plan.draw(ChainSpace(), CALIBRATION_NETWORKS, HELD_OUT_NETWORKS, seed=4)
 
@@ -276,7 +295,8 @@ def test_the_first_phase_holds_every_size_once_and_whole_networks_as_deployed() 
     assert len(set(requests)) == len(requests)
     blocks = timed_blocks(plan.calibration)
     assert {(block.key, size) for block in blocks for size in SIZES} <= set(requests)
-    assert {(network.key, 0) for network in (*plan.calibration, *plan.held_out)} <= set(requests)
+    networks = (*plan.calibration, *plan.interval, *plan.held_out)
+    assert {(network.key, 0) for network in networks} <= set(requests)
     assert {(block.key, 0) for block in probe_blocks()} <= set(requests)
 
 
