@@ -26,7 +26,7 @@ from latkit.devices.options import DeviceOptions
 from latkit.devices.registry import open_device
 from latkit.latency.calibration import fit_relative, prediction_error
 from latkit.latency.kernel_cli import fit_model_predictor
-from latkit.latency.models.kernel_profile import KernelProfile, profile_kernels, quiet_splits
+from latkit.latency.models.kernel_profile import KernelProfile, profile_kernels, splits_at_one_speed
 from latkit.latency.models.prediction import ModelPrediction
 from latkit.latency.models.predictor import predict_model
 from latkit.latency.profile import profile
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def flops_per_ms(store: Store, device: Device) -> float:
     """Milliseconds a FLOP, by the relative errors of the probe networks as wholes."""
-    splits = quiet_splits(store.kernel_runs(device.setup))
+    splits = splits_at_one_speed(store.kernel_runs(device.setup))
     flops = [[float(sum(k.kernel.flops for k in item.kernels))] for item in splits]
     wholes = np.array([item.whole_ms for item in splits], dtype=float)
     (scale,) = fit_relative(np.array(flops), wholes)

@@ -13,7 +13,7 @@ from ..devices.console import print_json, stdout
 from ..devices.device import Device, Setup
 from ..devices.errors import UsageError
 from . import output
-from .models.kernel_profile import profile_kernels, quiet_splits
+from .models.kernel_profile import profile_kernels, splits_at_one_speed
 from .models.predictor import ModelPredictor
 from .outcome import KernelsOutcome
 from .store import Store
@@ -81,7 +81,7 @@ def fit_kernels(store: Store, setup: Setup, output_path: Path, seed: int, json: 
 
 def fit_model_predictor(store: Store, setup: Setup, seed: int = 0) -> ModelPredictor:
     """A model predictor fitted to all probe networks that were timed on a setup."""
-    splits = quiet_splits(store.kernel_runs(setup))
+    splits = splits_at_one_speed(store.kernel_runs(setup))
     if not splits:
         raise UsageError(
             f"the store {store} holds no probe networks of {setup.key}. Run `latkit profile "

@@ -124,20 +124,19 @@ def profile_kernels(
     return kernel_profile(store, setup)
 
 
-def quiet_splits(runs: Sequence[KernelRun]) -> list[Split]:
-    """The splits of accepted runs, as on the quiet device.
+def splits_at_one_speed(runs: Sequence[KernelRun]) -> list[Split]:
+    """The splits of accepted runs, at the speed that the device had in the middle one of them.
 
-    Times of a run beside which the canary was slower than on the quiet device are shorter there,
-    by the same share. Runs without a canary are taken as they are.
+    As `one_speed.at_one_speed` does it: times are longer or shorter by the share by which the
+    canary was quicker or slower. Runs without a canary are taken as they are.
     """
     timed = [(run, run.split) for run in runs if run.accepted and run.split is not None]
     medians = [statistics.median(run.canary_ns) for run, _ in timed if run.canary_ns]
-    quiet_ns = quiet_canary_ns(medians) if medians else 0.0
-    found = []
-    for run, split in timed:
-        slowdown = statistics.median(run.canary_ns) / quiet_ns if run.canary_ns else 1.0
-        found.append(_faster(split, max(1.0, slowdown)))
-    return found
+    usual_ns = statistics.median(medians) if medians else 0.0
+    return [
+        _faster(split, statistics.median(run.canary_ns) / usual_ns if run.canary_ns else 1.0)
+        for run, split in timed
+    ]
 
 
 def _faster(split: Split, factor: float) -> Split:

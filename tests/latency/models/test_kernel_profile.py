@@ -11,7 +11,7 @@ from latkit.devices.registry import open_device
 from latkit.latency.counts import Kernel
 from latkit.latency.kernel_run import KernelRun
 from latkit.latency.models import kernel_profile
-from latkit.latency.models.kernel_profile import MOST_FAILURES, profile_kernels, quiet_splits
+from latkit.latency.models.kernel_profile import MOST_FAILURES, profile_kernels, splits_at_one_speed
 from latkit.latency.models.probe_networks import probe_name
 from latkit.latency.splitting.model_split import NamedKernel, Split
 from latkit.latency.store import Store
@@ -242,12 +242,12 @@ def test_a_store_of_version_2_takes_kernel_runs(tmp_path, setup):
     raw.close()
 
 
-def test_times_of_slow_phases_are_brought_to_the_quiet_device():
-    quiet = [run_of(seed, canary_ns=(100, 100)) for seed in range(4)]
-    slow = run_of(4, canary_ns=(125, 125))
+def test_times_of_slow_and_quick_phases_are_brought_to_one_speed():
+    usual = [run_of(seed, canary_ns=(100, 100)) for seed in range(3)]
+    slow, quick = run_of(3, canary_ns=(125, 125)), run_of(4, canary_ns=(80, 80))
     left_out = run_of(5, accepted=False)
     without = run_of(6, canary_ns=())
-    found = quiet_splits([*quiet, slow, left_out, without])
-    assert [item.whole_ms for item in found] == [1.0, 1.0, 1.0, 1.0, 0.8, 1.0]
+    found = splits_at_one_speed([*usual, quick, slow, left_out, without])
+    assert [item.whole_ms for item in found] == [1.0, 1.0, 1.0, 1.25, 0.8, 1.0]
     assert [item.median_ms for item in found[4].kernels] == pytest.approx([0.24] * 3)
-    assert quiet_splits([]) == []
+    assert splits_at_one_speed([]) == []
