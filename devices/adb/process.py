@@ -109,6 +109,8 @@ class RemoteProcess:
         self._lines.put(None)
         if not isinstance(self._ending, int):
             raise self._lost()
+        # What it said last may still be under way.
+        self._threads[1].join(KILLED_TIMEOUT_S)
         self.exit_code = self._ending
         return None
 

@@ -162,7 +162,7 @@ def test_after_an_interrupt_each_phone_finishes_its_round_and_is_restored(
     phones, profile_command, tmp_path
 ):
     before = [settings_of(phone) for phone in phones]
-    many = 300
+    many = 3000
     process = profile_command(rounds=many)
     deadline = time.monotonic() + DEADLINE_S
     while process.poll() is None and time.monotonic() < deadline:
