@@ -14,8 +14,8 @@ from latkit.devices.console import progress_bar
 from latkit.latency.space_profile import profile_space
 from latkit.latency.store import Store
 from latkit.search.data import load_data
-from latkit.search.mobile import mobile_space
 from latkit.search.pipeline import Search, SearchSettings, default_target_ms
+from latkit.search.spaces.mobile import mobile_space
 from latkit.search.training import TrainingSettings
 from results import report
 

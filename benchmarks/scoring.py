@@ -24,7 +24,7 @@ from latkit.latency.cost import lay_out
 from latkit.latency.counts import block_counts
 from latkit.latency.predictor import LatencyPredictor
 from latkit.latency.table import LatencyTable
-from latkit.search.mobile import MobileSpace, mobile_space
+from latkit.search.spaces.mobile import MobileSpace, mobile_space
 from numpy.typing import NDArray
 from results import report
 

@@ -23,14 +23,21 @@ from .ops import (
     Activate,
     Activation,
     Add,
+    Channels,
+    ChannelShuffle,
+    Concat,
     Conv,
+    Crop,
     Flatten,
     GlobalAveragePool,
     Linear,
     Multiply,
+    Normalise,
     OpGraph,
     OpNode,
     Pool,
+    Shape,
+    Zero,
 )
 
 OPSET = 17
@@ -48,9 +55,12 @@ def parameter_shapes(graph: OpGraph) -> dict[str, tuple[int, ...]]:
     for node in graph.nodes:
         match node.op:
             case Conv() as op:
-                weight = (op.out_channels, op.in_channels // op.groups, op.kernel, op.kernel)
-                shapes[f"{node.prefix}{op.name}.weight"] = weight
-                shapes[f"{node.prefix}{op.name}.bias"] = weight[:1]
+                shapes[f"{node.prefix}{op.name}.weight"] = op.weight_shape
+                if op.exported_bias:
+                    shapes[f"{node.prefix}{op.name}.bias"] = op.weight_shape[:1]
+            case Normalise() as op:
+                shapes[f"{node.prefix}{op.name}.weight"] = (op.channels, 1, 1)
+                shapes[f"{node.prefix}{op.name}.bias"] = (op.channels, 1, 1)
             case Linear() as op:
                 shapes[f"{node.prefix}{op.name}.weight"] = (op.out_features, op.in_features)
                 shapes[f"{node.prefix}{op.name}.bias"] = (op.out_features,)
@@ -64,7 +74,7 @@ def random_parameters(graph: OpGraph, seed: int = 0) -> dict[str, NDArray[np.flo
     parameters = {}
     for name, shape in parameter_shapes(graph).items():
         random = np.random.default_rng((seed, zlib.crc32(name.encode())))
-        scale = 0.1 if len(shape) == 1 else math.sqrt(2 / math.prod(shape[1:]))
+        scale = 0.1 if name.endswith(".bias") else math.sqrt(2 / math.prod(shape[1:]))
         values = random.standard_normal(shape, dtype=np.float32)
         parameters[name] = values * np.float32(scale)
     return parameters
@@ -159,27 +169,34 @@ class _Writer:
         match node.op:
             case Conv() as op:
                 name = node.prefix + op.name
-                weights = [self._parameter(f"{name}.weight"), self._parameter(f"{name}.bias")]
+                weights = [self._parameter(f"{name}.weight")]
+                if op.exported_bias:
+                    weights.append(self._parameter(f"{name}.bias"))
                 value = self._emit(
                     "Conv",
                     inputs + weights,
-                    kernel_shape=[op.kernel] * 2,
+                    kernel_shape=op.kernel_size,
                     strides=[op.stride] * 2,
-                    pads=[op.kernel // 2] * 4,
+                    pads=op.padding * 2,
                     group=op.groups,
+                    dilations=[op.dilation] * 2,
                 )
                 return self._activate(op.activation, value)
             case Linear() as op:
                 name = node.prefix + op.name
                 weights = [self._parameter(f"{name}.weight"), self._parameter(f"{name}.bias")]
                 return self._emit("Gemm", inputs + weights, transB=1)
+            case Normalise() as op:
+                name = node.prefix + op.name
+                scaled = self._emit("Mul", [*inputs, self._parameter(f"{name}.weight")])
+                return self._emit("Add", [scaled, self._parameter(f"{name}.bias")])
             case Activate() as op:
                 return self._activate(op.activation, inputs[0])
             case Pool() as op:
                 window: dict[str, Any] = {
                     "kernel_shape": [op.kernel] * 2,
                     "strides": [op.stride] * 2,
-                    "pads": [op.kernel // 2] * 4,
+                    "pads": [op.padding] * 4,
                 }
                 return self._emit(
                     "MaxPool" if op.kind == "max" else "AveragePool", inputs, **window
@@ -192,6 +209,39 @@ class _Writer:
                 return self._emit("Add", inputs)
             case Multiply():
                 return self._emit("Mul", inputs)
+            case Zero():
+                return self._emit("Mul", [*inputs, self._constant("nothing", 0.0)])
+            case Concat():
+                return self._emit("Concat", inputs, axis=1)
+            case Channels() as op:
+                return self._slice(inputs[0], {1: (op.start, op.stop)})
+            case Crop() as op:
+                _, height, width = node.shape
+                rows, columns = (op.top, op.top + height), (op.left, op.left + width)
+                return self._slice(inputs[0], {2: rows, 3: columns})
+            case ChannelShuffle() as op:
+                return self._shuffle(inputs[0], op.groups, node.shape)
+
+    def _slice(self, value: str, ranges: Mapping[int, tuple[int, int]]) -> str:
+        """The part of `value` from the first to before the second number along each axis."""
+        starts, stops = zip(*ranges.values(), strict=True)
+        parts = [self._integers(numbers) for numbers in (starts, stops, tuple(ranges))]
+        return self._emit("Slice", [value, *parts])
+
+    def _shuffle(self, value: str, groups: int, shape: Shape) -> str:
+        channels, *size = shape
+        apart = self._integers((self._batch_size, groups, channels // groups, *size))
+        value = self._emit("Reshape", [value, apart])
+        value = self._emit("Transpose", [value], perm=[0, 2, 1, 3, 4])
+        return self._emit("Reshape", [value, self._integers((self._batch_size, *shape))])
+
+    def _integers(self, values: tuple[int, ...]) -> str:
+        """Name of a constant of these numbers."""
+        name = "integers_" + "_".join(map(str, values))
+        if all(tensor.name != name for tensor in self._initializers):
+            array = np.array(values, dtype=np.int64)
+            self._initializers.append(numpy_helper.from_array(array, name))
+        return name
 
     def _activate(self, activation: Activation, value: str) -> str:
         match activation:

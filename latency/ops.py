@@ -6,6 +6,7 @@ realisations can't disagree about structure, names or shapes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,20 +20,44 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """2-D convolution with symmetric padding `kernel // 2`, then batch norm and activation.
+    """2-D convolution, symmetrically padded by half its reach, then batch norm and activation.
 
-    Weight: (out_channels, in_channels / groups, kernel, kernel). With `batch_norm` the exported
-    form carries it folded into weight and bias; without, the convolution has a bias of its own.
+    `kernel` is its height and width, or both of them. Weight: (out_channels, in_channels / groups,
+    height, width). With `batch_norm` the exported form carries it folded into weight and bias;
+    without, the convolution has a bias of its own where `bias` says so.
     """
 
     name: str
     in_channels: int
     out_channels: int
-    kernel: int = 1
+    kernel: int | tuple[int, int] = 1
     stride: int = 1
     groups: int = 1
     batch_norm: bool = True
     activation: Activation = "none"
+    dilation: int = 1
+    bias: bool = True
+
+    @property
+    def exported_bias(self) -> bool:
+        """Whether the exported form has a bias."""
+        return self.batch_norm or self.bias
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of the kernel."""
+        return self.kernel if isinstance(self.kernel, tuple) else (self.kernel, self.kernel)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Rows and columns of zeros at each side."""
+        height, width = self.kernel_size
+        return (self.dilation * (height - 1) // 2, self.dilation * (width - 1) // 2)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the weight."""
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +70,14 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Normalise:
+    """Batch norm on its own, as before a convolution; exported as a scale and a shift."""
+
+    name: str
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
 class Activate:
     """An element-wise activation on its own."""
 
@@ -53,11 +86,16 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Window pooling with symmetric padding `kernel // 2`; averages do not count the padding."""
+    """Window pooling, symmetrically padded; averages do not count the padding."""
 
     kind: PoolKind
     kernel: int
     stride: int
+
+    @property
+    def padding(self) -> int:
+        """Rows and columns at each side: half of the window, without its middle."""
+        return (self.kernel - 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +118,59 @@ class Multiply:
     """Element-wise product; the second value may be (channels, 1, 1) and is broadcast."""
 
 
-Op = Conv | Linear | Activate | Pool | GlobalAveragePool | Flatten | Add | Multiply
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """Zeros of the input's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concat:
+    """The channels of its inputs, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """The channels from `start` on, before `stop`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelShuffle:
+    """Channels of `groups` equal groups, interleaved (ShuffleNet, Zhang et al. 2018, section 3.1).
+
+    (groups * n, height, width): channel i of group g becomes channel i * groups + g.
+    """
+
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """All but the first `top` rows and `left` columns."""
+
+    top: int
+    left: int
+
+
+Op = (
+    Conv
+    | Linear
+    | Normalise
+    | Activate
+    | Pool
+    | GlobalAveragePool
+    | Flatten
+    | Add
+    | Multiply
+    | Zero
+    | Concat
+    | Channels
+    | ChannelShuffle
+    | Crop
+)
+"""All operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +221,15 @@ def output_shape(op: Op, inputs: tuple[Shape, ...]) -> Shape:
                 raise UsageError(f"{op} can't read a value of shape {first}")
             if op.in_channels % op.groups or op.out_channels % op.groups:
                 raise UsageError(f"{op}: groups must divide both channel counts")
-            return (op.out_channels, *_window(first, op.kernel, op.stride))
+            reach = tuple(op.dilation * (size - 1) + 1 for size in op.kernel_size)
+            return (op.out_channels, *_window(op, first, reach, op.padding, op.stride))
         case Pool():
-            return (first[0], *_window(first, op.kernel, op.stride))
+            window, padding = (op.kernel, op.kernel), (op.padding, op.padding)
+            return (first[0], *_window(op, first, window, padding, op.stride))
+        case Normalise():
+            if len(first) != 3 or first[0] != op.channels:
+                raise UsageError(f"{op} can't read a value of shape {first}")
+            return first
         case Linear():
             if first != (op.in_features,):
                 raise UsageError(f"{op} can't read a value of shape {first}")
@@ -145,7 +241,7 @@ def output_shape(op: Op, inputs: tuple[Shape, ...]) -> Shape:
             for length in first:
                 size *= length
             return (size,)
-        case Activate():
+        case Activate() | Zero():
             return first
         case Add():
             if inputs[0] != inputs[1]:
@@ -155,10 +251,48 @@ def output_shape(op: Op, inputs: tuple[Shape, ...]) -> Shape:
             if inputs[1] not in (first, (first[0], 1, 1)):
                 raise UsageError(f"can't multiply values of shapes {inputs[0]} and {inputs[1]}")
             return first
+        case Concat():
+            if any(len(shape) != 3 or shape[1:] != first[1:] for shape in inputs):
+                raise UsageError(f"can't concatenate values of shapes {inputs}")
+            return (sum(shape[0] for shape in inputs), *first[1:])
+        case Channels():
+            if not 0 <= op.start < op.stop <= first[0]:
+                raise UsageError(f"{op} can't read a value of shape {first}")
+            return (op.stop - op.start, *first[1:])
+        case ChannelShuffle():
+            if op.groups < 1 or first[0] % op.groups:
+                raise UsageError(f"{op} can't read a value of shape {first}")
+            return first
+        case Crop():
+            if len(first) != 3 or not (0 <= op.top < first[1] and 0 <= op.left < first[2]):
+                raise UsageError(f"{op} can't read a value of shape {first}")
+            return (first[0], first[1] - op.top, first[2] - op.left)
 
 
-def _window(shape: Shape, kernel: int, stride: int) -> tuple[int, int]:
-    """Height and width after a window with padding `kernel // 2` moved by `stride`."""
-    padding = 2 * (kernel // 2)
-    height, width = ((size + padding - kernel) // stride + 1 for size in shape[1:])
+def _window(
+    op: Op, shape: Shape, reach: tuple[int, ...], padding: tuple[int, ...], stride: int
+) -> tuple[int, int]:
+    """Height and width after a window of this reach moved by `stride` over the padded value."""
+    height, width = (
+        (size + 2 * pad - covered) // stride + 1
+        for size, pad, covered in zip(shape[1:], padding, reach, strict=True)
+    )
+    if height < 1 or width < 1:
+        raise UsageError(f"{op} is larger than a value of shape {shape}")
     return height, width
+
+
+def multiply_adds(graph: OpGraph) -> int:
+    """Multiply-adds of convolutions, linear layers and products: what papers call FLOPs."""
+    total = 0
+    for node in graph.nodes:
+        match node.op:
+            case Conv() as op:
+                total += math.prod(op.weight_shape) * math.prod(node.shape[1:])
+            case Linear() as op:
+                total += op.in_features * op.out_features
+            case Multiply():
+                total += math.prod(node.shape)
+            case _:
+                pass
+    return total

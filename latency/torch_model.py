@@ -15,13 +15,20 @@ from .ops import (
     Activate,
     Activation,
     Add,
+    Channels,
+    ChannelShuffle,
+    Concat,
     Conv,
+    Crop,
     Flatten,
     GlobalAveragePool,
     Linear,
     Multiply,
+    Normalise,
     OpGraph,
+    OpNode,
     Pool,
+    Zero,
 )
 
 
@@ -53,11 +60,12 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(
             op.in_channels,
             op.out_channels,
-            op.kernel,
+            op.kernel_size,
             op.stride,
-            padding=op.kernel // 2,
+            padding=op.padding,
+            dilation=op.dilation,
             groups=op.groups,
-            bias=not op.batch_norm,
+            bias=op.bias and not op.batch_norm,
         )
         self.norm = nn.BatchNorm2d(op.out_channels) if op.batch_norm else None
 
@@ -73,12 +81,14 @@ class TorchModel(nn.Module):
     """A block, network or graph as a plain torch module, to train and to export.
 
     `layers` holds the operations that have parameters, named as in the ONNX form with `_` for
-    dots: `layers["3_expand"]`.
+    dots: `layers["3_expand"]`. In training, `dropout` is the share of a classifier's inputs that
+    is left out.
     """
 
     def __init__(self, subject: Block | Network | OpGraph) -> None:
         super().__init__()
         self.graph = subject_graph(subject)
+        self.dropout = 0.0
         self.layers = nn.ModuleDict()
         for node in self.graph.nodes:
             match node.op:
@@ -87,6 +97,8 @@ class TorchModel(nn.Module):
                 case Linear() as op:
                     layer = nn.Linear(op.in_features, op.out_features)
                     self.layers[_layer_name(node.prefix, op.name)] = layer
+                case Normalise() as op:
+                    self.layers[_layer_name(node.prefix, op.name)] = nn.BatchNorm2d(op.channels)
                 case _:
                     pass
 
@@ -94,44 +106,60 @@ class TorchModel(nn.Module):
         """(N, *input_shape) -> (N, *output_shape)."""
         values = [value]
         for node in self.graph.nodes:
-            read = [values[index] for index in node.inputs]
-            match node.op:
-                case Conv() | Linear() as op:
-                    result = self.layers[_layer_name(node.prefix, op.name)](read[0])
-                case Activate() as op:
-                    result = activate(op.activation, read[0])
-                case Pool() as op:
-                    result = _pool(op, read[0])
-                case GlobalAveragePool():
-                    result = read[0].mean((2, 3), keepdim=True)
-                case Flatten():
-                    result = read[0].flatten(1)
-                case Add():
-                    result = read[0] + read[1]
-                case Multiply():
-                    result = read[0] * read[1]
-            values.append(result)
+            values.append(self._run(node, [values[index] for index in node.inputs]))
         return values[-1]
+
+    def _run(self, node: OpNode, read: list[Tensor]) -> Tensor:
+        first = read[0]
+        match node.op:
+            case Conv() | Linear() | Normalise() as op:
+                if self.dropout and op.name == "classifier":
+                    first = functional.dropout(first, self.dropout, self.training)
+                result: Tensor = self.layers[_layer_name(node.prefix, op.name)](first)
+                return result
+            case Activate() as op:
+                return activate(op.activation, first)
+            case Pool() as op:
+                return _pool(op, first)
+            case GlobalAveragePool():
+                return first.mean((2, 3), keepdim=True)
+            case Flatten():
+                return first.flatten(1)
+            case Add():
+                return first + read[1]
+            case Multiply():
+                return first * read[1]
+            case Zero():
+                return torch.zeros_like(first)
+            case Concat():
+                return torch.cat(read, 1)
+            case Channels() as op:
+                return first[:, op.start : op.stop]
+            case ChannelShuffle() as op:
+                return functional.channel_shuffle(first, op.groups)
+            case Crop() as op:
+                return first[:, :, op.top :, op.left :]
 
     def load_folded(self, parameters: Parameters) -> None:
         """Take the parameters of the ONNX form; batch norms become identities plus the bias."""
         for node in self.graph.nodes:
-            if not isinstance(node.op, Conv | Linear):
+            if not isinstance(node.op, Conv | Linear | Normalise):
                 continue
             layer = self.layers[_layer_name(node.prefix, node.op.name)]
             name = node.prefix + node.op.name
-            _load_layer(layer, parameters[f"{name}.weight"], parameters[f"{name}.bias"])
+            _load_layer(layer, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"))
 
     def folded(self) -> dict[str, NDArray[np.float32]]:
         """Parameters of the ONNX form: batch norms' running statistics folded into weights."""
         parameters = {}
         for node in self.graph.nodes:
-            if not isinstance(node.op, Conv | Linear):
+            if not isinstance(node.op, Conv | Linear | Normalise):
                 continue
             layer = self.layers[_layer_name(node.prefix, node.op.name)]
             weight, bias = _folded_layer(layer)
             parameters[f"{node.prefix}{node.op.name}.weight"] = weight.float().numpy()
-            parameters[f"{node.prefix}{node.op.name}.bias"] = bias.float().numpy()
+            if bias is not None:
+                parameters[f"{node.prefix}{node.op.name}.bias"] = bias.float().numpy()
         return parameters
 
 
@@ -140,10 +168,20 @@ def _layer_name(prefix: str, name: str) -> str:
 
 
 @torch.no_grad()
-def _load_layer(layer: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+def _load_layer(
+    layer: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.float32] | None
+) -> None:
+    if isinstance(layer, nn.BatchNorm2d):
+        assert bias is not None
+        layer.reset_running_stats()
+        layer.weight.copy_(torch.from_numpy(np.array(weight).ravel()) * (1 + layer.eps) ** 0.5)
+        layer.bias.copy_(torch.from_numpy(np.array(bias).ravel()))
+        return
     target = layer.conv if isinstance(layer, ConvNorm) else layer
     assert isinstance(target, nn.Conv2d | nn.Linear)
     target.weight.copy_(torch.from_numpy(np.array(weight)))
+    if bias is None:
+        return
     if target.bias is not None:
         target.bias.copy_(torch.from_numpy(np.array(bias)))
     elif isinstance(layer, ConvNorm) and layer.norm is not None:
@@ -153,24 +191,29 @@ def _load_layer(layer: nn.Module, weight: NDArray[np.float32], bias: NDArray[np.
 
 
 @torch.no_grad()
-def _folded_layer(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer in float64, batch norm folded."""
+def _folded_layer(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a layer in float64, batch norm folded; `None`: it has no bias."""
     if isinstance(layer, nn.Linear):
         return layer.weight.double(), layer.bias.double()
+    if isinstance(layer, nn.BatchNorm2d):
+        scale, shift = _scale_and_shift(layer)
+        return scale[:, None, None], shift[:, None, None]
     assert isinstance(layer, ConvNorm)
-    weight, norm = layer.conv.weight.double(), layer.norm
-    if norm is None:
-        assert layer.conv.bias is not None
-        return weight, layer.conv.bias.double()
+    weight = layer.conv.weight.double()
+    if layer.norm is None:
+        return weight, None if layer.conv.bias is None else layer.conv.bias.double()
+    scale, shift = _scale_and_shift(layer.norm)
+    return weight * scale[:, None, None, None], shift
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm does in evaluation mode, by channel."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = norm.bias.double() - norm.running_mean.double() * scale
-    return weight * scale[:, None, None, None], bias
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
 
 
 def _pool(op: Pool, value: Tensor) -> Tensor:
     if op.kind == "max":
-        return functional.max_pool2d(value, op.kernel, op.stride, op.kernel // 2)
-    return functional.avg_pool2d(
-        value, op.kernel, op.stride, op.kernel // 2, count_include_pad=False
-    )
+        return functional.max_pool2d(value, op.kernel, op.stride, op.padding)
+    return functional.avg_pool2d(value, op.kernel, op.stride, op.padding, count_include_pad=False)

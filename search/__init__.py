@@ -6,10 +6,10 @@ What trains (`supernet`, `training`, `pipeline`) imports torch, and is imported 
 from .choices import Choice
 from .elasticity import scale
 from .evolution import Evolution
-from .mobile import MobileSpace, mobile_space
 from .random_search import RandomSearch
 from .reinforce import Reinforce
 from .space import Architecture, Piece, SearchSpace
+from .spaces.mobile import MobileSpace, mobile_space
 from .strategy import Strategy
 
 __all__ = [

@@ -34,10 +34,19 @@ class Choice:
     when: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Layers in a row: for each the positions of its choices, and the option that skips it."""
+
+    layers: tuple[tuple[int, ...], ...]
+    skip: int
+
+
 class ChoiceRules:
     """What the canonical form of a space's choices is.
 
-    Choices that are off have their first option, and within a run skips come last.
+    Choices that are off have their first option, and within a run skips come last: choices that
+    only a member of a run switches on move with it.
     """
 
     def __init__(
@@ -82,11 +91,12 @@ class ChoiceRules:
             int(choice) if on else 0
             for choice, on in zip(choices, self.active(choices), strict=True)
         ]
-        for positions, skip in self._runs:
-            kept = [result[position] for position in positions if result[position] != skip]
-            kept += [skip] * (len(positions) - len(kept))
-            for position, choice in zip(positions, kept, strict=True):
-                result[position] = choice
+        for run in self._runs:
+            layers = [[result[position] for position in layer] for layer in run.layers]
+            layers.sort(key=lambda layer: layer[0] == run.skip)  # stable
+            for positions, chosen in zip(run.layers, layers, strict=True):
+                for position, option in zip(positions, chosen, strict=True):
+                    result[position] = option
         return tuple(result)
 
     def check(self, choices: Sequence[int]) -> None:
@@ -123,16 +133,25 @@ class ChoiceRules:
             conditions.append((self.position(name), allowed))
         return tuple(conditions)
 
-    def _run(self, names: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
-        """Positions of a run of layers, and the index of their skip."""
-        positions = tuple(self.position(name) for name in names)
-        members = [self.choices[position] for position in positions]
-        options = members[0].options
-        if any(choice.options != options or choice.when for choice in members):
-            raise UsageError(f"space {self.space}: run {names} needs equal options and no `when`")
-        if SKIP not in options:
+    def _run(self, names: tuple[str, ...]) -> _Run:
+        """A run of layers, each with the choices that it switches on."""
+        members = [self.choices[self.position(name)] for name in names]
+        if any(choice.when for choice in members):
+            raise UsageError(f"space {self.space}: run {names} has members with a `when`")
+        layers = [
+            [member, *(choice for choice in self.choices if member.name in choice.when)]
+            for member in members
+        ]
+        forms = {
+            tuple((choice.options, tuple(choice.when.values())) for choice in layer)
+            for layer in layers
+        }
+        if len(forms) > 1 or any(len(choice.when) > 1 for layer in layers for choice in layer):
+            raise UsageError(f"space {self.space}: the layers of run {names} are not alike")
+        if SKIP not in members[0].options:
             raise UsageError(f"space {self.space}: run {names} has no option {SKIP!r}")
-        return positions, options.index(SKIP)
+        positions = tuple(tuple(self.position(item.name) for item in layer) for layer in layers)
+        return _Run(positions, members[0].options.index(SKIP))
 
     def _condition_tables(self) -> Iterator[_Table]:
         """1 where a choice is on, or is off and has its first option."""
@@ -147,11 +166,11 @@ class ChoiceRules:
 
     def _run_tables(self) -> Iterator[_Table]:
         """0 where a skip comes before a layer that is kept."""
-        for positions, skip in self._runs:
-            for pair in itertools.pairwise(positions):
+        for run in self._runs:
+            for pair in itertools.pairwise(positions[0] for positions in run.layers):
                 table = np.ones([self.option_counts[position] for position in pair], dtype=object)
-                table[skip, :] = 0
-                table[skip, skip] = 1
+                table[run.skip, :] = 0
+                table[run.skip, run.skip] = 1
                 yield pair, table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ..devices.errors import UsageError
-from .images import LabelledImages, read_digits, read_images
+from .images.digits import read_digits
+from .images.reading import read_images
+from .images.source import LabelledImages
 
 SMALLEST_DEVIATION = 1.0
 """Standard deviations are at least this many of 256 levels: a constant channel has none."""
@@ -35,6 +39,7 @@ class Dataset:
 
     `train` teaches weights, `validation` scores architectures during a search, `test` is for
     final numbers only. `mean` and `deviation` are the training images', by channel, in 0..255.
+    `key` is the identity of the images and their split, a short sha256.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Dataset:
     test: Part
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    key: str
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """What a network reads: normalised float32, channels last in memory."""
@@ -51,16 +57,6 @@ class Dataset:
         deviation = torch.tensor(self.deviation).view(1, 3, 1, 1)
         values = (pixels.float() - mean) / deviation
         return values.contiguous(memory_format=torch.channels_last)
-
-    @property
-    def key(self) -> str:
-        """Identity of the images and their split: a short sha256."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.validation, self.test):
-            for tensor in (part.pixels, part.labels):
-                digest.update(str(tuple(tensor.shape)).encode())
-                digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()[:32]
 
 
 def load_data(
@@ -89,16 +85,25 @@ def load_data(
     test = found.test
     test_part = _part(test.pixels, test.labels) if test is not None else _chosen(images, rest[0])
     train_part = _chosen(images, train)
+    validation_part = _chosen(images, validation)
     deviation, mean = torch.std_mean(train_part.pixels.double(), dim=(0, 2, 3), correction=0)
     return Dataset(
         name=found.name,
         classes=images.classes,
         train=train_part,
-        validation=_chosen(images, validation),
+        validation=validation_part,
         test=test_part,
         mean=tuple(mean.tolist()),
         deviation=tuple(deviation.clamp(min=SMALLEST_DEVIATION).tolist()),
+        key=_key((train_part, validation_part, test_part)),
     )
+
+
+def at_resolution(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Inputs (N, 3, H, W) brought to another height and width; the same ones where they have it."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    return functional.interpolate(images, tuple(size), mode="bilinear", antialias=True)
 
 
 def augment(
@@ -117,6 +122,15 @@ def augment(
     image = torch.arange(count)[:, None, None]
     row, column = torch.from_numpy(rows)[:, :, None], torch.from_numpy(columns)[:, None, :]
     return pixels[image, :, row, column].permute(0, 3, 1, 2)
+
+
+def _key(parts: Sequence[Part]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for tensor in (part.pixels, part.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:32]
 
 
 def _split(

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from ..devices.errors import UnreachableTargetError, UsageError
 from ..latency.blocks import Block, MBConv
-from .mobile import WIDTH_GRID
 from .space import Architecture, SearchSpace, grid_ceil, grid_floor
+from .spaces.mobile import WIDTH_GRID
 
 EXCHANGED_STEPS = 4
 """Exchanges widen one block and narrow another by at most this many steps of the grid."""

@@ -39,12 +39,12 @@ from .retraining import Retrained, retrain, test_accuracy
 from .space import Architecture, SearchSpace
 from .strategy import Strategy
 from .supernet import Supernet
+from .trainers.supernet import train_supernet
 from .training import (
     RETRAINING_SETTINGS,
     SUPERNET_SETTINGS,
     TrainingSettings,
     set_threads,
-    train_supernet,
 )
 from .training import Progress as TrainingProgress
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..devices.errors import LatkitError
 from ..latency.torch_model import TorchModel
-from .data import Dataset, Part
+from .data import Dataset, Part, at_resolution
 from .extraction import extract
 from .space import Architecture
 from .supernet import Supernet
@@ -33,7 +33,7 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
         norm.momentum = None  # a cumulative average
     model.train()
     for batch in batches:
-        model(batch)
+        model(_as_read(model, batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
@@ -41,12 +41,15 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
-    """Share of the images of `part` that the model, in evaluation mode, classifies correctly."""
+    """Share of the images of `part` that the model, in evaluation mode, classifies correctly.
+
+    They are brought to the resolution that the model reads.
+    """
     model.eval()
     right = 0
     for start in range(0, len(part), SCORING_BATCH):
         chosen = slice(start, start + SCORING_BATCH)
-        logits = model(data.inputs(part.pixels[chosen]))
+        logits = model(_as_read(model, data.inputs(part.pixels[chosen])))
         if not torch.isfinite(logits).all():
             raise LatkitError(
                 f"the network's outputs for {data.name} are not all numbers: its training has "
@@ -54,6 +57,13 @@ def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
             )
         right += int((logits.argmax(1) == part.labels[chosen]).sum())
     return right / len(part)
+
+
+def _as_read(model: nn.Module, images: Tensor) -> Tensor:
+    """Inputs at the resolution that the model reads."""
+    if not isinstance(model, TorchModel):
+        return images
+    return at_resolution(images, model.graph.input_shape[1:])
 
 
 def calibration_batches(data: Dataset, batches: int, batch_size: int, seed: int) -> list[Tensor]:

@@ -13,7 +13,7 @@ from ..latency.torch_model import TorchModel
 from .data import Dataset
 from .recalibration import accuracy
 from .supernet import initialise
-from .training import Progress, Trainer, TrainingSettings, fingerprint
+from .training import Progress, Trainer, TrainingSettings, fingerprint, learn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ def retrain(
     """
     subject = f"network with initial weights {fingerprint(model)}"
     trainer = Trainer(model, data, settings, subject=subject, checkpoint=checkpoint)
-    trainer.run(lambda images, _: model(images), progress)
+    trainer.run(lambda batch: learn(batch.loss(model(batch.inputs))), progress)
     return Retrained(model, accuracy(model, data, data.validation))
 
 

@@ -1,7 +1,7 @@
 """Search spaces: choices, canonical architectures, and the networks that they stand for.
 
 A space of one's own is a `SearchSpace` made of its choices and of pieces, each of which builds
-one block from the options chosen for it; `mobile.py` is an example.
+one block from the options chosen for it; `spaces/` has examples.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 from ..devices.errors import UsageError
 from ..latency.blocks import Block, MBConv
 from ..latency.cost import BlockFactor
-from ..latency.network import Network
+from ..latency.network import INPUT as INPUT_NODE
+from ..latency.network import Network, NetworkNode
+from ..latency.ops import Shape
 from .choices import Choice, ChoiceRules
+
+INPUT = "input"
+"""In `Piece.reads`: the network's input."""
 
 Encoded = NDArray[np.integer[Any]]
 """(N, L) option indices, a row for each architecture."""
@@ -27,17 +32,24 @@ Encoded = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One place in the network's chain.
+    """One place in the network.
 
     `build` is called with the options of `choices`, in that order, and returns the block or
-    `None` where it is skipped; a choice that is off comes with its first option. A piece with a
+    `None` where it is left out; a choice that is off comes with its first option. A piece with a
     conditional choice must name the choices that switch it on too. A piece with a `stage` is a
     layer of that stage: the middle channels of its MBConv may be scaled.
+
+    A piece reads the one before it, or those that `reads` names: by their `name`, or `INPUT` for
+    the network's input. A piece that is left out hands on the one value that it would read; as an
+    `edge` of a cell it hands on nothing, and whoever reads it reads the others alone.
     """
 
     choices: tuple[str, ...]
     build: Callable[..., Block | None]
     stage: int | None = None
+    name: str = ""
+    reads: tuple[str, ...] = ()
+    edge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,7 @@ class Architecture:
 
 
 class SearchSpace:
-    """Choices, and the chain of pieces that they decide.
+    """Choices, and the pieces that they decide: a chain, or a graph whose last piece is the output.
 
     `runs` name the choices of layers that follow each other and do not change shape: which of
     them are skipped makes no difference, so that the canonical form has the skips at the end.
@@ -104,6 +116,7 @@ class SearchSpace:
         )
         for piece in self.pieces:
             self._check_piece(piece)
+        self._sources = self._all_sources()
         self._layers = tuple(
             index for index, piece in enumerate(self.pieces) if piece.stage is not None
         )
@@ -190,9 +203,34 @@ class SearchSpace:
     # --- networks ----------------------------------------------------------------------------
 
     def network(self, architecture: Architecture) -> Network:
-        """The chain of blocks of an architecture; skipped layers are left out."""
+        """The blocks of an architecture; those of pieces that are left out are not among them."""
         self.validate(architecture)
-        return Network.chain(block for block in self._chain(architecture) if block is not None)
+        blocks = self._chain(architecture)
+        nodes: list[NetworkNode] = []
+        # What each piece hands on: the nodes whose values are read in its place.
+        given: list[tuple[int, ...]] = []
+        input_shape: Shape | None = None
+        for piece, sources, block in zip(self.pieces, self._sources, blocks, strict=True):
+            read = tuple(
+                node
+                for source in sources
+                for node in ((INPUT_NODE,) if source == INPUT_NODE else given[source])
+            )
+            if block is None:
+                if not piece.edge and len(read) != 1:
+                    raise UsageError(
+                        f"space {self.name}: piece {piece.name or len(given)} is left out, and "
+                        f"reads {len(read)} values of which to hand on one"
+                    )
+                given.append(() if piece.edge else read)
+                continue
+            if INPUT_NODE in read and input_shape is None:
+                input_shape = block.input_shapes[read.index(INPUT_NODE)]
+            given.append((len(nodes),))
+            nodes.append(NetworkNode(block, read))
+        if input_shape is None:
+            raise UsageError(f"space {self.name}: no block of {architecture} reads the input")
+        return Network(input_shape, tuple(nodes))
 
     @property
     def layer_stages(self) -> tuple[int, ...]:
@@ -285,6 +323,23 @@ class SearchSpace:
         positions = tuple(self.position(name) for name in piece.choices)
         counts = (range(self.option_counts[position]) for position in positions)
         return (self._build(piece, positions, indices) for indices in itertools.product(*counts))
+
+    def _all_sources(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the pieces that each piece reads, `INPUT_NODE` for the network's input."""
+        known = {INPUT: INPUT_NODE}
+        sources: list[tuple[int, ...]] = []
+        for index, piece in enumerate(self.pieces):
+            unknown = [name for name in piece.reads if name not in known]
+            if unknown or piece.name in known:
+                raise UsageError(
+                    f"space {self.name}: piece {index} ({piece.name}) reads {unknown}, which no "
+                    "piece before it is called, or has the name of one of them"
+                )
+            read = tuple(known[name] for name in piece.reads)
+            sources.append(read or (index - 1 if index else INPUT_NODE,))
+            if piece.name:
+                known[piece.name] = index
+        return tuple(sources)
 
     def _check_piece(self, piece: Piece) -> None:
         for name in piece.choices:

@@ -26,10 +26,14 @@ from torch.func import functional_call
 from ..devices.errors import UsageError
 from ..latency.blocks import MBConv
 from ..latency.network import Network, block_graph
-from ..latency.ops import Conv, Linear
+from ..latency.ops import Conv, Flatten, Linear, Normalise
 from ..latency.torch_model import ConvNorm, TorchModel
+from .data import at_resolution
 from .sgd import Region
 from .space import Architecture, SearchSpace
+
+Weighted = Conv | Linear | Normalise
+"""Operations that have weights."""
 
 Channels = slice | Tensor
 """The channels of a shared weight that an architecture uses: the first N, or those listed."""
@@ -39,66 +43,92 @@ Channels = slice | Tensor
 class LentLayer:
     """A layer of an architecture's network and what it uses of the shared layer `shared`.
 
-    `name` is the layer's in `TorchModel.layers`.
+    `name` is the layer's in `TorchModel.layers`; `window` are the rows and columns of a kernel.
     """
 
     name: str
     shared: str
     outputs: Channels
     inputs: Channels
+    window: tuple[slice, ...] = ()
 
 
 class SharedLayer(nn.Module):
-    """The weights that all architectures share for one convolution or linear layer.
+    """The weights that all architectures share for one convolution, linear layer or batch norm.
 
-    Conv weight: (out, in / groups, kernel, kernel), linear weight: (out, in).
+    Conv weight: (out, in / groups, height, width), linear weight: (out, in).
     """
 
-    def __init__(self, op: Conv | Linear, shape: tuple[int, ...], random: torch.Generator) -> None:
+    def __init__(self, op: Weighted, shape: tuple[int, ...], random: torch.Generator) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape))
-        norm = isinstance(op, Conv) and op.batch_norm
-        self.bias = None if norm else nn.Parameter(torch.zeros(shape[0]))
+        norm = isinstance(op, Normalise) or (isinstance(op, Conv) and op.batch_norm)
+        bias = isinstance(op, Linear) or (isinstance(op, Conv) and op.bias and not norm)
+        self.weight: nn.Parameter | None = None
+        if not isinstance(op, Normalise):
+            self.weight = nn.Parameter(torch.empty(shape))
+            initialise(self.weight, random)
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
         self.norm_weight = nn.Parameter(torch.ones(shape[0])) if norm else None
         self.norm_bias = nn.Parameter(torch.zeros(shape[0])) if norm else None
-        initialise(self.weight, random)
 
 
 class Supernet(nn.Module):
-    """The shared weights of a chain-shaped space.
+    """The shared weights of a space.
 
     `active` tells, by parameter name, which region the forward passes used since it was last
     cleared: what `Trainer` updates (of scaled middle channels, up to the last one kept). Initial
-    weights are drawn by `seed`.
+    weights are drawn by `seed`; with `zero_gamma` the last batch norm of every residual block
+    begins at 0, so that such a block begins as the identity (BigNAS, Yu et al. 2020, section 3.2).
+    Kernels of several sizes each have weights of their own (TuNAS), or, with `crops_kernels`, a
+    smaller one is the middle of the largest (BigNAS).
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        *,
+        zero_gamma: bool = False,
+        crops_kernels: bool = False,
+    ) -> None:
         super().__init__()
         self.space = space
+        self.crops_kernels = crops_kernels
         self.active: dict[str, Region] = {}
         self.layers = nn.ModuleDict()
         random = torch.Generator().manual_seed(seed)
-        for name, (op, shape) in _largest_layers(space).items():
+        for name, (op, shape) in self._largest_layers().items():
             self.layers[name] = SharedLayer(op, shape, random)
+        if zero_gamma:
+            for name in self._ends_of_residuals():
+                gamma = self._shared(name).norm_weight
+                assert gamma is not None
+                nn.init.zeros_(gamma)
 
     def forward(
         self,
         images: Tensor,
         architecture: Architecture,
         statistics: Mapping[str, Tensor] | None = None,
+        *,
+        dropout: float = 0.0,
     ) -> Tensor:
         """(N, 3, height, width) -> logits (N, classes), all images through one architecture.
 
+        Images are brought to the resolution that the architecture reads.
+
         Batch norms use the batch's statistics, or `statistics`, named as the buffers of the
-        architecture's `TorchModel`.
+        architecture's `TorchModel`. Without the latter, `dropout` is the classifier's.
         """
         network = self.space.network(architecture)
         model = _bare_model(network)
+        images = at_resolution(images, network.input_shape[1:])
         lent = self.lent_layers(architecture, model)
         weights = self.weights(lent)
         for layer in lent:
             self._mark_active(layer)
         if statistics is None:
+            model.dropout = dropout
             _use_batch_statistics(model)
             return _tensor(functional_call(model, weights, (images,)))
         model.eval()
@@ -113,16 +143,21 @@ class Supernet(nn.Module):
         lent = []
         for node in model.graph.nodes:
             inputs = outputs = values[node.inputs[0]]
-            if isinstance(node.op, Conv | Linear):
+            if isinstance(node.op, Weighted):
                 op, piece = node.op, pieces[int(node.prefix.removesuffix("."))]
                 taken: Channels = slice(None)
                 if isinstance(op, Linear):
                     taken, outputs = inputs, slice(0, op.out_features)
-                elif op.groups == 1:
+                elif isinstance(op, Conv) and op.groups == 1:
                     taken, outputs = inputs, slice(0, op.out_channels)
                     if op.name in ("expand", "excite"):
                         outputs = kept.get(piece, outputs)
-                lent.append(LentLayer(next(names), _shared_name(piece, op), outputs, taken))
+                shared = self._shared_name(piece, op)
+                lent.append(
+                    LentLayer(next(names), shared, outputs, taken, self._window(shared, op))
+                )
+            elif node.shape[0] != _count(inputs) and not isinstance(node.op, Flatten):
+                outputs = slice(0, node.shape[0])  # channels were put together, or taken apart
             values.append(outputs)
         return lent
 
@@ -131,17 +166,19 @@ class Supernet(nn.Module):
         weights = {}
         for layer in lent:
             shared, outputs = self._shared(layer.shared), layer.outputs
-            name = f"layers.{layer.name}"
-            if shared.norm_weight is None:
-                assert shared.bias is not None
+            name = norm = f"layers.{layer.name}"
+            if shared.weight is not None:
                 conv = f"{name}.conv" if shared.weight.ndim == 4 else name
-                weights[f"{conv}.bias"] = shared.bias[outputs]
-            else:
-                assert shared.norm_bias is not None
-                conv = f"{name}.conv"
-                weights[f"{name}.norm.weight"] = shared.norm_weight[outputs]
-                weights[f"{name}.norm.bias"] = shared.norm_bias[outputs]
-            weights[f"{conv}.weight"] = shared.weight[outputs][:, layer.inputs]
+                norm = f"{name}.norm"
+                weight = shared.weight[outputs][:, layer.inputs]
+                if layer.window:
+                    weight = weight[:, :, *layer.window]
+                weights[f"{conv}.weight"] = weight
+                if shared.bias is not None:
+                    weights[f"{conv}.bias"] = shared.bias[outputs]
+            if shared.norm_weight is not None and shared.norm_bias is not None:
+                weights[f"{norm}.weight"] = shared.norm_weight[outputs]
+                weights[f"{norm}.bias"] = shared.norm_bias[outputs]
         return weights
 
     def _shared(self, name: str) -> SharedLayer:
@@ -152,13 +189,17 @@ class Supernet(nn.Module):
     def _mark_active(self, layer: LentLayer) -> None:
         """Add what `layer` uses to `active`; regions of several passes become their union."""
         shared = self._shared(layer.shared)
-        used = (_extent(layer.outputs), _extent(layer.inputs))
+        used = (_extent(layer.outputs), _extent(layer.inputs), *layer.window)
         for name, parameter in shared.named_parameters():
             full = f"layers.{layer.shared}.{name}"
-            before = self.active.get(full, (slice(0, 0),) * parameter.ndim)
+            region = tuple(
+                slice(part.start, min(part.stop, size))
+                for part, size in zip(used, parameter.shape, strict=False)
+            )
+            before = self.active.get(full, region)
             self.active[full] = tuple(
-                slice(0, max(old.stop, min(new, size)))
-                for old, new, size in zip(before, used, parameter.shape, strict=False)
+                slice(min(old.start, new.start), max(old.stop, new.stop))
+                for old, new in zip(before, region, strict=True)
             )
 
     def _kept_channels(self, architecture: Architecture, pieces: list[int]) -> dict[int, Tensor]:
@@ -177,7 +218,13 @@ class Supernet(nn.Module):
                 continue
             if before.expanded_channels == after.expanded_channels:
                 continue
-            weight = self._shared(f"{piece}_depthwise_{after.kernel}").weight
+            depthwise = next(
+                node.op
+                for node in block_graph(after).nodes
+                if isinstance(node.op, Conv) and node.op.name == "depthwise"
+            )
+            weight = self._shared(self._shared_name(piece, depthwise)).weight
+            assert weight is not None
             candidates = max(before.expanded_channels, after.expanded_channels)
             if candidates > len(weight):
                 raise UsageError(
@@ -189,6 +236,48 @@ class Supernet(nn.Module):
             kept[piece] = largest.sort().values
         return kept
 
+    def _shared_name(self, piece: int, op: Weighted) -> str:
+        """`3_depthwise_5`: the piece of the space, the operation, and its kernel size."""
+        if not isinstance(op, Conv) or self.crops_kernels:
+            return f"{piece}_{op.name}"
+        kernel = "x".join(map(str, op.kernel)) if isinstance(op.kernel, tuple) else op.kernel
+        return f"{piece}_{op.name}_{kernel}"
+
+    def _window(self, shared: str, op: Weighted) -> tuple[slice, ...]:
+        """Rows and columns that `op` uses of a larger kernel; nothing where it uses all."""
+        if not isinstance(op, Conv) or not self.crops_kernels:
+            return ()
+        weight = self._shared(shared).weight
+        assert weight is not None
+        starts = [
+            (size - used) // 2 for size, used in zip(weight.shape[2:], op.kernel_size, strict=True)
+        ]
+        return tuple(
+            slice(start, start + used) for start, used in zip(starts, op.kernel_size, strict=True)
+        )
+
+    def _largest_layers(self) -> dict[str, tuple[Weighted, tuple[int, ...]]]:
+        """Name, operation and largest weight shape of every shared layer."""
+        layers: dict[str, tuple[Weighted, tuple[int, ...]]] = {}
+        for piece, op in _possible_operations(self.space):
+            shape = _weight_shape(op)
+            name = self._shared_name(piece, op)
+            before = layers.get(name, (op, shape))[1]
+            layers[name] = (op, tuple(map(max, before, shape)))
+        return layers
+
+    def _ends_of_residuals(self) -> set[str]:
+        """The shared layers that end a residual block of every architecture that has it."""
+        ends: dict[str, bool] = {}
+        for piece, factor in enumerate(self.space.factors()):
+            for block in factor.blocks:
+                if isinstance(block, MBConv):
+                    for node in block_graph(block).nodes:
+                        if isinstance(node.op, Conv) and node.op.name == "project":
+                            name = self._shared_name(piece, node.op)
+                            ends[name] = ends.get(name, True) and block.has_residual
+        return {name for name, always in ends.items() if always}
+
 
 def initialise(weight: Tensor, random: torch.Generator) -> None:
     """Draw initial weights, uniform with variance 1 / (3 * fan-in), as torch's own layers have.
@@ -199,30 +288,23 @@ def initialise(weight: Tensor, random: torch.Generator) -> None:
     nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=random)
 
 
-def _largest_layers(space: SearchSpace) -> dict[str, tuple[Conv | Linear, tuple[int, ...]]]:
-    """Name, operation and largest weight shape of every shared layer."""
-    layers: dict[str, tuple[Conv | Linear, tuple[int, ...]]] = {}
-    for piece, op in _possible_operations(space):
-        shape: tuple[int, ...]
-        if isinstance(op, Linear):
-            shape = (op.out_features, op.in_features)
-        elif op.groups in (1, op.in_channels):
-            shape = (op.out_channels, op.in_channels // op.groups, op.kernel, op.kernel)
-        else:
-            raise UsageError(f"{op}: the supernet has no convolutions in groups")
-        name = _shared_name(piece, op)
-        before = layers.get(name, (op, shape))[1]
-        layers[name] = (op, tuple(map(max, before, shape)))
-    return layers
+def _weight_shape(op: Weighted) -> tuple[int, ...]:
+    if isinstance(op, Linear):
+        return (op.out_features, op.in_features)
+    if isinstance(op, Normalise):
+        return (op.channels,)
+    if op.groups in (1, op.in_channels):
+        return op.weight_shape
+    raise UsageError(f"{op}: the supernet has no convolutions in groups")
 
 
-def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Conv | Linear]]:
+def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Weighted]]:
     """The operations with weights of every block that each piece of the space can give."""
     for piece, factor in enumerate(space.factors()):
         for block in factor.blocks:
             if block is not None:
                 for node in block_graph(block).nodes:
-                    if isinstance(node.op, Conv | Linear):
+                    if isinstance(node.op, Weighted):
                         yield piece, node.op
 
 
@@ -238,9 +320,9 @@ def _pieces(space: SearchSpace, architecture: Architecture) -> list[int]:
     return pieces
 
 
-def _shared_name(piece: int, op: Conv | Linear) -> str:
-    """`3_depthwise_5`: the piece of the space, the operation, and its kernel size."""
-    return f"{piece}_{op.name}_{op.kernel}" if isinstance(op, Conv) else f"{piece}_{op.name}"
+def _count(channels: Channels) -> int:
+    """How many channels are in use."""
+    return len(channels) if isinstance(channels, Tensor) else int(channels.stop)
 
 
 def _bare_model(network: Network) -> TorchModel:
@@ -252,16 +334,17 @@ def _bare_model(network: Network) -> TorchModel:
 def _use_batch_statistics(model: TorchModel) -> None:
     model.train()
     for layer in model.layers.values():
-        if isinstance(layer, ConvNorm) and layer.norm is not None:
-            layer.norm.track_running_stats = False
-            layer.norm.running_mean = layer.norm.running_var = None
+        norm = layer.norm if isinstance(layer, ConvNorm) else layer
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = None
 
 
-def _extent(channels: Channels) -> int:
-    """One more than the largest channel in use."""
+def _extent(channels: Channels) -> slice:
+    """From the first channel to the last one in use."""
     if isinstance(channels, Tensor):
-        return int(channels.max()) + 1
-    return 1 if channels.stop is None else int(channels.stop)
+        return slice(0, int(channels.max()) + 1)
+    return slice(0, 1 if channels.stop is None else int(channels.stop))
 
 
 def _tensor(value: object) -> Tensor:

@@ -11,24 +11,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
 from .checkpoint import read_tensors, write_tensors
-from .data import Dataset, augment
+from .data import Dataset
+from .loading import Batch, BatchLoader
 from .sgd import SGD, Region
-from .supernet import Supernet
 
 CHECKPOINT_VERSION = 1
 CHECKPOINT_SECONDS = 15.0
 """A killed run repeats at most this much training, and the step during which it was killed."""
 
-Schedule = Literal["linear", "cosine"]
-Forward = Callable[[Tensor, np.random.Generator], Tensor]
-"""Inputs (N, 3, height, width) and the step's random numbers -> logits (N, classes)."""
+Schedule = Literal["linear", "cosine", "exponential"]
+
+EXPONENTIAL_END = 0.01
+"""Share of the first rate at which an exponential schedule would end, were there no floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,10 @@ class TrainingSettings:
 
     SGD with momentum .9, weight decay 4e-5, linear decay and label smoothing .1 are SPOS's (Guo
     et al. 2019); its rate of .5 is for batches of 1024, the one here for small batches and data.
-    The rate rises linearly over the first `warmup_share` of all steps, then falls to 0. `shift`
-    and `flip` are `data.augment`'s. `seed` fixes the order of images, augmentation and paths.
+    The rate rises linearly over the first `warmup_share` of all steps, then falls to 0, or to
+    `floor_share` of its height where it then stays (BigNAS, Yu et al. 2020, section 3.2:
+    exponential, 5 %). `shift` and `flip` are `data.augment`'s. `seed` fixes the order of images,
+    augmentation and paths.
     """
 
     epochs: int
@@ -46,6 +47,7 @@ class TrainingSettings:
     learning_rate: float = 0.1
     schedule: Schedule = "linear"
     warmup_share: float = 0.05
+    floor_share: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 4e-5
     label_smoothing: float = 0.1
@@ -65,14 +67,29 @@ class TrainingSettings:
         if progress < self.warmup_share:
             return self.learning_rate * progress / self.warmup_share
         left = (1 - progress) / (1 - self.warmup_share)
-        if self.schedule == "linear":
-            return self.learning_rate * left
-        return self.learning_rate * (1 - math.cos(math.pi * left)) / 2
+        match self.schedule:
+            case "linear":
+                share = left
+            case "cosine":
+                share = (1 - math.cos(math.pi * left)) / 2
+            case "exponential":
+                share = EXPONENTIAL_END ** (1 - left)
+        return self.learning_rate * max(self.floor_share, share)
 
 
 SUPERNET_SETTINGS = TrainingSettings(epochs=40)
 RETRAINING_SETTINGS = TrainingSettings(epochs=20, schedule="cosine")
 """Defaults that suit the digits in the mobile space: about 90 and 30 processor-seconds."""
+
+
+Learn = Callable[[Batch], float]
+"""One way of learning: adds the gradients of a batch to the weights', and returns the loss."""
+
+
+def learn(loss: Tensor) -> float:
+    """Add a loss's gradients to the weights' and return its value."""
+    torch.autograd.backward(loss)
+    return loss.item()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +113,7 @@ class Trainer:
     All that is random in a step is drawn from (seed, step), and all that a run changes is in its
     checkpoint: a run that was killed and goes on ends with the weights of one that was not, bit
     for bit with the same number of threads. `subject` names what is trained; a checkpoint of
-    another subject, data set or settings is refused.
+    another subject, data set or settings is refused. `workers` threads read and augment images.
     """
 
     def __init__(
@@ -108,14 +125,22 @@ class Trainer:
         subject: str,
         checkpoint: Path | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        workers: int = 1,
     ) -> None:
         self.model = model
         self.settings = settings
         self.finished_steps = 0
-        self._data = data
-        self._batch_size = min(settings.batch_size, len(data.train))
-        self._epoch_steps = len(data.train) // self._batch_size
-        self.steps = settings.epochs * self._epoch_steps
+        self._batches = BatchLoader(
+            data,
+            settings.epochs,
+            settings.batch_size,
+            settings.seed,
+            settings.shift,
+            settings.flip,
+            settings.label_smoothing,
+            workers,
+        )
+        self.steps = self._batches.steps
         self._active: dict[str, Region] = getattr(model, "active", {})
         self._optimiser = SGD(
             dict(model.named_parameters()),
@@ -129,7 +154,7 @@ class Trainer:
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
 
-    def run(self, forward: Forward, progress: Callable[[Progress], None] | None = None) -> None:
+    def run(self, learn: Learn, progress: Callable[[Progress], None] | None = None) -> None:
         """Train to the end, writing the checkpoint every `checkpoint_seconds` and at the end.
 
         Raises `LatkitError` where the loss is no longer a number.
@@ -138,8 +163,8 @@ class Trainer:
             return
         self.model.train()
         written_at = time.monotonic()
-        while self.finished_steps < self.steps:
-            loss = self.step(forward)
+        for batch in self._batches.batches(self.finished_steps):
+            loss = self.step(learn, batch)
             if progress is not None:
                 progress(Progress(self.finished_steps, self.steps, loss))
             if time.monotonic() - written_at >= self._checkpoint_seconds:
@@ -147,31 +172,21 @@ class Trainer:
                 written_at = time.monotonic()
         self.save()
 
-    def step(self, forward: Forward) -> float:
-        """Train on the next batch; return its loss."""
-        settings, data = self.settings, self._data
-        random = np.random.default_rng([settings.seed, self.finished_steps])
-        chosen = self._batch()
-        pixels = augment(
-            data.train.pixels[chosen], random, shift=settings.shift, flip=settings.flip
-        )
+    def step(self, learn: Learn, batch: Batch | None = None) -> float:
+        """Train on the next batch, made here where it is not given; return its loss."""
+        settings = self.settings
+        if batch is None:
+            batch = self._batches.batch(self.finished_steps)
         self._active.clear()
-        logits = forward(data.inputs(pixels), random)
-        if logits.shape[1] != len(data.classes):
-            raise UsageError(
-                f"the network tells {logits.shape[1]} classes apart, and {data.name} has "
-                f"{len(data.classes)}: make the space for that many"
-            )
-        loss = functional.cross_entropy(
-            logits, data.train.labels[chosen], label_smoothing=settings.label_smoothing
-        )
-        value = loss.item()
+        with torch.random.fork_rng(devices=[]):
+            # What torch draws itself, for dropout, is the step's too.
+            torch.manual_seed(int(batch.random.integers(2**63)))
+            value = learn(batch)
         if not math.isfinite(value):
             raise LatkitError(
                 f"training diverged in step {self.finished_steps + 1} of {self.steps}: the loss "
                 f"is {value}. Use a learning rate below {settings.learning_rate:g}."
             )
-        torch.autograd.backward(loss)
         self._optimiser.step(settings.rate((self.finished_steps + 0.5) / self.steps))
         self._optimiser.clear_gradients()
         self.finished_steps += 1
@@ -209,33 +224,6 @@ class Trainer:
             f"{checkpoint} is of another training run: its {', '.join(names)} differ. Delete it, "
             "or choose another place for this run."
         )
-
-    def _batch(self) -> Tensor:
-        """Indices of the next batch: each epoch visits the images in an order of its own."""
-        epoch, index = divmod(self.finished_steps, self._epoch_steps)
-        # The 1 keeps the epochs' random numbers apart from the steps'.
-        random = np.random.default_rng([self.settings.seed, epoch, 1])
-        order = random.permutation(len(self._data.train))
-        start = index * self._batch_size
-        return torch.from_numpy(order[start : start + self._batch_size])
-
-
-def train_supernet(
-    supernet: Supernet,
-    data: Dataset,
-    settings: TrainingSettings = SUPERNET_SETTINGS,
-    *,
-    checkpoint: Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Train the shared weights: each step one architecture, drawn uniformly (SPOS).
-
-    Goes on from `checkpoint` where that file exists; a finished one is taken as it is.
-    """
-    subject = f"supernet of {supernet.space.name} with initial weights {fingerprint(supernet)}"
-    trainer = Trainer(supernet, data, settings, subject=subject, checkpoint=checkpoint)
-    sample = supernet.space.sample
-    trainer.run(lambda images, random: supernet(images, sample(random)), progress)
 
 
 def fingerprint(model: nn.Module) -> str:

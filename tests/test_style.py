@@ -28,11 +28,15 @@ TORCH_MODULES = {
     "search/data.py",
     "search/export.py",
     "search/extraction.py",
+    "search/loading.py",
     "search/pipeline.py",
     "search/recalibration.py",
     "search/retraining.py",
     "search/sgd.py",
     "search/supernet.py",
+    "search/trainers/sandwich.py",
+    "search/trainers/single_path.py",
+    "search/trainers/supernet.py",
     "search/training.py",
 }
 """Modules that need torch to be imported at all; whoever imports one does so where it is used."""

@@ -2,6 +2,7 @@ import itertools
 from dataclasses import fields, replace
 
 import pytest
+from block_cases import EXAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
@@ -20,17 +21,6 @@ from latkit.latency.blocks import (
 
 CONV = ConvBlock(in_channels=3, height=32, width=24, out_channels=16, stride=2)
 MBCONV = MBConv(in_channels=16, height=14, width=14, out_channels=16, expanded_channels=96)
-EXAMPLES = [
-    CONV,
-    Depthwise(in_channels=8, height=9, width=7, kernel=5, stride=2),
-    Pointwise(in_channels=8, height=9, width=7, out_channels=12),
-    MBCONV,
-    Pooling(in_channels=8, height=9, width=8),
-    LinearBlock(in_features=20, out_features=10),
-    Skip(in_channels=8, height=9, width=7),
-    Sum(in_channels=8, height=9, width=7),
-    Head(in_channels=8, height=4, width=4, hidden_channels=32, classes=10),
-]
 
 
 def changed(block, name):

@@ -1,22 +1,17 @@
 """A block or network computes the same in torch, in ONNX Runtime and in LiteRT."""
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
+from block_cases import ACTIVATIONS, STRATEGIES, kernels, strides
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.tflite import convert
 from latkit.latency.blocks import (
     BLOCK_KINDS,
     ConvBlock,
-    Depthwise,
     Head,
-    LinearBlock,
     MBConv,
-    Pointwise,
     Pooling,
     Skip,
     Sum,
@@ -24,103 +19,24 @@ from latkit.latency.blocks import (
 from latkit.latency.network import INPUT, Network, NetworkNode
 from latkit.latency.onnx_model import build_onnx, random_parameters, subject_graph
 from latkit.latency.torch_model import TorchModel
-
-TOLERANCE = 1e-4
-SMALLEST_SCALE = 1e-2
-"""Outputs are compared by their largest value, but by no less: sums may cancel to near nothing."""
-
-ACTIVATIONS = ["none", "relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid"]
-
-channels, pixels = st.integers(1, 20), st.integers(1, 14)
-image = {"in_channels": channels, "height": pixels, "width": pixels}
-kernels, strides = st.sampled_from([1, 3, 5, 7]), st.sampled_from([1, 2])
-window = {"kernel": kernels, "stride": strides}
-active = {"activation": st.sampled_from(ACTIVATIONS)}
-
-
-@st.composite
-def inverted_residuals(draw):
-    inputs = draw(channels)
-    return MBConv(
-        in_channels=inputs,
-        height=draw(pixels),
-        width=draw(pixels),
-        out_channels=draw(st.just(inputs) | channels),
-        expanded_channels=draw(st.just(inputs) | st.integers(1, 48)),
-        kernel=draw(kernels),
-        stride=draw(strides),
-        squeeze_excite=draw(st.booleans()),
-        activation=draw(active["activation"]),
-        residual=draw(st.booleans()),
-    )
-
-
-BLOCKS = {
-    "ConvBlock": st.builds(ConvBlock, **image, out_channels=channels, **window, **active),
-    "Depthwise": st.builds(Depthwise, **image, **window, **active),
-    "Pointwise": st.builds(Pointwise, **image, out_channels=channels, **active),
-    "MBConv": inverted_residuals(),
-    "Pooling": st.builds(Pooling, **image, **window, pool=st.sampled_from(["max", "average"])),
-    "LinearBlock": st.builds(LinearBlock, in_features=channels, out_features=channels, **active),
-    "Skip": st.builds(Skip, **image),
-    "Sum": st.builds(Sum, **image),
-    "Head": st.builds(Head, **image, hidden_channels=channels, classes=channels, **active),
-}
-"""A strategy for each kind of block."""
-
-
-def run_onnx(model, value):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"input": value})[0]
-
-
-def run_tflite(content, value):
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    signature = interpreter.get_signature_runner("serving_default")
-    nhwc = value.transpose(0, 2, 3, 1) if value.ndim == 4 else value
-    result = signature(input=nhwc)["output"]
-    return result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
-
-
-def run_torch(module, value):
-    with torch.inference_mode():
-        return module.eval()(torch.from_numpy(value)).numpy()
-
-
-def relative_error(result, reference):
-    assert result.shape == reference.shape
-    scale = max(float(np.abs(reference).max()), SMALLEST_SCALE)
-    return float(np.abs(result - reference).max()) / scale
-
-
-def assert_realisations_agree(subject, seed=0, batch_size=1):
-    graph = subject_graph(subject)
-    parameters = random_parameters(graph, seed)
-    module = TorchModel(subject)
-    module.load_folded(parameters)
-    model = build_onnx(subject, parameters, batch_size=batch_size)
-    onnx.checker.check_model(model, full_check=True)
-    shape = (batch_size, *graph.input_shape)
-    value = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    reference = run_torch(module, value)
-    assert reference.shape == (batch_size, *graph.shape(graph.output))
-    assert relative_error(run_onnx(model, value), reference) < TOLERANCE
-    assert relative_error(run_tflite(convert(model), value), reference) < TOLERANCE
+from realisations import (
+    TOLERANCE,
+    assert_realisations_agree,
+    relative_error,
+    run_onnx,
+    run_tflite,
+    run_torch,
+)
 
 
 def test_every_kind_of_block_has_a_strategy():
-    assert set(BLOCKS) == set(BLOCK_KINDS)
+    assert set(STRATEGIES) == set(BLOCK_KINDS)
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", STRATEGIES)
 def test_block_agrees(kind):
     @settings(deadline=None, max_examples=40)
-    @given(block=BLOCKS[kind], seed=st.integers(0, 3))
+    @given(block=STRATEGIES[kind], seed=st.integers(0, 3))
     def agree(block, seed):
         assert_realisations_agree(block, seed)
 

@@ -4,17 +4,15 @@ from itertools import pairwise
 
 import onnx
 import pytest
+from block_cases import STRATEGIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
 from latkit.latency.blocks import (
     BLOCK_KINDS,
     ConvBlock,
-    Head,
     LinearBlock,
     MBConv,
-    Pooling,
-    Skip,
     Sum,
 )
 from latkit.latency.network import Network, NetworkNode
@@ -29,31 +27,7 @@ from latkit.latency.subject import (
 )
 
 CHANNELS = st.integers(1, 64)
-SIZES = st.integers(1, 32)
-IMAGE = {"in_channels": CHANNELS, "height": SIZES, "width": SIZES}
-KERNELS = st.sampled_from([1, 3, 5, 7])
-STRIDES = st.integers(1, 2)
-ACTIVATIONS = st.sampled_from(["none", "relu", "relu6", "swish", "hard_swish"])
 
-BLOCKS = st.one_of(
-    st.builds(
-        MBConv,
-        **IMAGE,
-        out_channels=CHANNELS,
-        expanded_channels=CHANNELS,
-        kernel=KERNELS,
-        stride=STRIDES,
-        squeeze_excite=st.booleans(),
-        activation=ACTIVATIONS,
-        residual=st.booleans(),
-    ),
-    st.builds(ConvBlock, **IMAGE, out_channels=CHANNELS, kernel=KERNELS, activation=ACTIVATIONS),
-    st.builds(Pooling, **IMAGE, pool=st.sampled_from(["max", "average"]), stride=STRIDES),
-    st.builds(LinearBlock, in_features=CHANNELS, out_features=CHANNELS),
-    st.builds(Head, **IMAGE, hidden_channels=CHANNELS, classes=CHANNELS),
-    st.builds(Skip, **IMAGE),
-    st.builds(Sum, **IMAGE),
-)
 BLOCK = MBConv(in_channels=8, height=8, width=8, out_channels=8, expanded_channels=24)
 GOOD = subject_to_json(BLOCK)
 
@@ -67,8 +41,8 @@ def branches():
     return Network((4, 6, 6), nodes)
 
 
-@given(BLOCKS)
-@settings(max_examples=100, deadline=None)
+@given(st.one_of(*STRATEGIES.values()))
+@settings(max_examples=200, deadline=None)
 def test_block_survives_json(block):
     text = json.dumps(subject_to_json(block), allow_nan=False)
     read = subject_from_json(json.loads(text))
@@ -91,12 +65,6 @@ def test_chain_survives_json(channels):
 def test_network_with_branches_survives_json():
     network = branches()
     assert subject_from_json(json.loads(json.dumps(subject_to_json(network)))) == network
-
-
-def test_every_kind_of_block_is_tried_above():
-    tried = {"MBConv", "ConvBlock", "Pooling", "LinearBlock", "Head", "Skip", "Sum"}
-    same_form = {"Depthwise", "Pointwise"}
-    assert tried | same_form == set(BLOCK_KINDS)
 
 
 def test_no_block_has_a_field_that_its_json_uses_for_something_else():

@@ -15,7 +15,7 @@ from latkit.latency.calibration import Calibration, is_timed
 from latkit.latency.counts import block_counts
 from latkit.latency.table import Entry, LatencyTable
 from latkit.search.cli import app
-from latkit.search.mobile import mobile_space
+from latkit.search.spaces.mobile import mobile_space
 from PIL import Image
 from typer.testing import CliRunner
 

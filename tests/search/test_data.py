@@ -221,5 +221,5 @@ def test_missing_source_and_other_file_are_refused(tmp_path):
     with pytest.raises(UsageError, match="there is no"):
         load_data(tmp_path / "nowhere")
     (tmp_path / "a.csv").write_text("1,2")
-    with pytest.raises(UsageError, match="neither"):
+    with pytest.raises(UsageError, match="none of"):
         load_data(tmp_path / "a.csv")

@@ -1,4 +1,5 @@
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from latkit.devices.errors import UnreachableTargetError, UsageError
 from latkit.latency.blocks import ConvBlock, Head, MBConv
 from latkit.search.choices import SKIP, Choice
 from latkit.search.elasticity import architecture_latency, scale
-from latkit.search.mobile import MobileSpace, Operation, mobile_space
 from latkit.search.space import Architecture, Piece, SearchSpace
+from latkit.search.spaces.layers import OneOf, Operation
+from latkit.search.spaces.mobile import STAGES, MobileSpace, mobile_space
 
 SPACE = mobile_space()
 EVERYTHING = SPACE.architecture([1, 3, 3, 2, 3, 3, 3, 2, 3, 3, 3])
@@ -178,7 +180,9 @@ def test_scaling_starts_from_the_widths_that_the_architecture_has():
 
 
 def test_blocks_never_lose_their_first_convolution_to_a_width():
-    space = MobileSpace(name="slim", operations=(Operation(3, 2), Operation(3, 1)))
+    narrow = (Operation(3, 2), Operation(3, 1))
+    stages = [replace(stage, choices=OneOf(narrow)) for stage in STAGES]
+    space = MobileSpace(name="slim", stages=stages)
     architecture = space.architecture([1, 0, 2, 0, 0, 1, 2, 0, 0, 1, 2])
     latency_of = architecture_latency(space, smooth_cost)
     for share in (0.75, 0.9):

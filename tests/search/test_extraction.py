@@ -9,7 +9,6 @@ from latkit.devices.errors import LatkitError
 from latkit.latency.blocks import MBConv
 from latkit.search.data import load_data
 from latkit.search.extraction import extract
-from latkit.search.mobile import MobileSpace, Stage
 from latkit.search.recalibration import (
     SupernetEvaluator,
     accuracy,
@@ -17,10 +16,12 @@ from latkit.search.recalibration import (
     recalibrate,
 )
 from latkit.search.space import Architecture
+from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
-from latkit.search.training import TrainingSettings, set_threads, train_supernet
+from latkit.search.trainers.supernet import train_supernet
+from latkit.search.training import TrainingSettings, set_threads
 
-STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 3, 2))
+STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 3, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
 
 

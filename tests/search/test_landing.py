@@ -10,7 +10,7 @@ from latkit.latency.counts import block_counts, count
 from latkit.latency.store import Store
 from latkit.latency.table import Entry, LatencyTable
 from latkit.search.landing import CORRECTIONS, TOLERANCE, land, scale_by_table
-from latkit.search.mobile import mobile_space
+from latkit.search.spaces.mobile import mobile_space
 
 SPACE = mobile_space()
 PROTOCOL = TimingProtocol(rounds=6, processes=3, runs=3)

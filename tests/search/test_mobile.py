@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from latkit.latency.blocks import Head, MBConv
 from latkit.latency.cost import lay_out
-from latkit.search.mobile import MobileSpace, Stage, mobile_space
 from latkit.search.space import Architecture
+from latkit.search.spaces.mobile import MobileSpace, mobile_space, mobile_stage
 
 SPACE = mobile_space()
 
 
 def test_size_is_that_of_an_enumeration_of_a_reduced_space():
-    stages = (Stage((16, 32), 2, 1), Stage((32,), 3, 2))
+    stages = (mobile_stage((16, 32), 2, 1), mobile_stage((32,), 3, 2))
     space = MobileSpace(stages=stages)
     every = itertools.product(*map(range, space.option_counts))
     networks = {space.network(space.architecture(choices)).key for choices in every}

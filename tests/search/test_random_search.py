@@ -6,9 +6,9 @@ import pytest
 from latkit.devices.errors import UnreachableTargetError, UsageError
 from latkit.latency.cost import lay_out
 from latkit.search.evolution import Evolution
-from latkit.search.mobile import MobileSpace, Stage, mobile_space
 from latkit.search.random_search import RandomSearch
 from latkit.search.reinforce import Reinforce
+from latkit.search.spaces.mobile import MobileSpace, mobile_space, mobile_stage
 
 
 def block_cost(block):
@@ -20,7 +20,7 @@ SPACE = mobile_space()
 COST = lay_out(SPACE, block_cost)
 TARGET = 0.5 * (COST.minimum()[0] + COST.maximum()[0])
 
-TINY = MobileSpace(name="tiny", stages=(Stage((16, 32), 2, 1),))
+TINY = MobileSpace(name="tiny", stages=(mobile_stage((16, 32), 2, 1),))
 TINY_COST = lay_out(TINY, block_cost)
 
 

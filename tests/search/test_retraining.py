@@ -1,5 +1,7 @@
 """Training a winner to the end, and its export."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,14 +13,16 @@ from latkit.latency.onnx_model import build_onnx
 from latkit.search.data import load_data
 from latkit.search.export import export
 from latkit.search.extraction import extract
-from latkit.search.mobile import MobileSpace, Stage
 from latkit.search.recalibration import SupernetEvaluator, accuracy
 from latkit.search.retraining import fresh_model, retrain
 from latkit.search.retraining import test_accuracy as accuracy_on_test_images
+from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
-from latkit.search.training import Trainer, TrainingSettings, fingerprint, set_threads
+from latkit.search.trainers.sandwich import Sandwich
+from latkit.search.trainers.supernet import train_supernet
+from latkit.search.training import Trainer, TrainingSettings, fingerprint, learn, set_threads
 
-STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 2, 2))
+STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 2, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
 ARCHITECTURE = SPACE.architecture([1, 0, 2, 1, 1, 4])
 SETTINGS = TrainingSettings(epochs=4, batch_size=32, schedule="cosine", shift=1)
@@ -73,7 +77,7 @@ def test_retraining_goes_on_from_its_checkpoint(tmp_path, data, retrained):
     options = {"subject": subject, "checkpoint": checkpoint, "checkpoint_seconds": 0}
     trainer = Trainer(model, data, SETTINGS, **options)
     with pytest.raises(StopError):
-        trainer.run(lambda images, _: model(images), stop)
+        trainer.run(lambda batch: learn(batch.loss(model(batch.inputs))), stop)
     steps = []
     again = retrain(
         fresh_model(network), data, SETTINGS, checkpoint=checkpoint, progress=steps.append
@@ -122,3 +126,27 @@ def test_network_whose_files_disagree_is_not_written(tmp_path, data):
     with pytest.raises(LatkitError, match="other outputs than torch"):
         export(model, data, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Untouchable:
+    """Stands where test images are, and lets nobody look."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} of the test images was read")
+
+    def __len__(self):
+        raise AssertionError("the test images were counted")
+
+
+def test_only_the_final_number_reads_test_images():
+    data = replace(load_data(image_size=16), test=Untouchable())
+    supernet = Supernet(SPACE)
+    settings = TrainingSettings(epochs=1, batch_size=256)
+    train_supernet(supernet, data, settings)
+    train_supernet(supernet, data, settings, learn=Sandwich(supernet))
+    evaluator = SupernetEvaluator(supernet, data)
+    architecture = SPACE.sample(np.random.default_rng(0))
+    assert 0 <= evaluator.accuracy(architecture) <= 1
+    retrained = retrain(evaluator.calibrated(architecture), data, settings)
+    with pytest.raises(AssertionError, match="test images"):
+        accuracy_on_test_images(retrained.model, data)

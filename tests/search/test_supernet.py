@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
 from latkit.latency.blocks import ConvBlock, Head, MBConv
-from latkit.search.mobile import MobileSpace, Stage
+from latkit.search.extraction import extract
 from latkit.search.sgd import SGD
 from latkit.search.space import Architecture
+from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.training import set_threads
 from torch.nn import functional
 
-STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 3, 2))
+STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 3, 2))
 SPACE = MobileSpace(4, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
 
 
@@ -180,3 +181,27 @@ def test_more_middle_channels_than_the_supernet_has_are_refused():
     wide = tuple(10_000 for _ in SPACE.layers(architecture))
     with pytest.raises(UsageError, match="10000 middle channels"):
         Supernet(SPACE)(torch.randn(2, 3, 16, 16), Architecture(architecture.choices, wide))
+
+
+def test_cropped_kernels_are_the_middle_of_the_largest():
+    supernet = Supernet(SPACE, crops_kernels=True)
+    names = [name for name in supernet.layers if name.startswith("1_")]
+    assert names == ["1_expand", "1_depthwise", "1_project"]
+    weight = supernet.layers["1_depthwise"].weight
+    assert weight.shape[2:] == (5, 5)
+    # Kernel 3 and kernel 5 in the first layer, elsewhere the same.
+    small = SPACE.architecture([0, 0, 4, 0, 0, 4, 4])
+    large = SPACE.architecture([0, 2, 4, 0, 0, 4, 4])
+    models = [extract(supernet, architecture) for architecture in (small, large)]
+    three, five = (model.layers["1_depthwise"].conv.weight for model in models)
+    assert three.shape[2:] == (3, 3)
+    assert five.shape[2:] == (5, 5)
+    assert torch.equal(three, five[:, :, 1:4, 1:4])
+    images = torch.randn(4, 3, 16, 16)
+    supernet(images, small).sum().backward()
+    assert supernet.active["layers.1_depthwise.weight"][2:] == (slice(1, 4), slice(1, 4))
+    outside = weight.grad.clone()
+    outside[:, :, 1:4, 1:4] = 0
+    assert not outside.any()
+    supernet(images, large)
+    assert supernet.active["layers.1_depthwise.weight"][2:] == (slice(0, 5), slice(0, 5))

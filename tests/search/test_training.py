@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import DamagedFileError, LatkitError, UsageError
 from latkit.search.checkpoint import read_tensors, write_tensors
-from latkit.search.data import load_data
-from latkit.search.mobile import MobileSpace, Stage
+from latkit.search.data import Part, load_data
+from latkit.search.loading import BatchLoader
+from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
+from latkit.search.trainers.single_path import SinglePath
+from latkit.search.trainers.supernet import train_supernet
 from latkit.search.training import (
     Trainer,
     TrainingSettings,
     fingerprint,
     set_threads,
-    train_supernet,
 )
 
-STAGES = (Stage((8, 16), 2, 1), Stage((16, 24), 2, 2))
+STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 2, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
 SETTINGS = TrainingSettings(epochs=1, batch_size=32, seed=4)
 
@@ -31,7 +34,7 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_training import SETTINGS, SPACE, Supernet, Trainer, load_data, set_threads
+from test_training import SETTINGS, SPACE, SinglePath, Supernet, Trainer, load_data, set_threads
 
 set_threads(1)
 supernet = Supernet(SPACE)
@@ -41,7 +44,7 @@ trainer = Trainer(
     checkpoint_seconds=1e9,
 )
 for step in range(10):
-    trainer.step(lambda images, random: supernet(images, SPACE.sample(random)))
+    trainer.step(SinglePath(supernet))
     if step % 3 == 0:
         trainer.save()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -63,7 +66,7 @@ def trainer_of(supernet, data, *, settings=SETTINGS, **options):
 
 
 def uniform(supernet):
-    return lambda images, random: supernet(images, SPACE.sample(random))
+    return SinglePath(supernet)
 
 
 def trained(data, **options):
@@ -134,14 +137,37 @@ def test_loss_falls(data):
 
 
 def test_every_epoch_visits_every_image_once_in_another_order(data):
-    trainer = trainer_of(Supernet(SPACE), data, settings=TrainingSettings(epochs=2, batch_size=7))
+    loader = BatchLoader(data, 2, 7, seed=0, shift=0, flip=False, label_smoothing=0)
     epochs = [[], []]
-    for step in range(trainer.steps):
-        trainer.finished_steps = step
-        epochs[2 * step // trainer.steps] += trainer._batch().tolist()
+    for step in range(loader.steps):
+        epochs[2 * step // loader.steps] += loader.indices(step).tolist()
     for visited in epochs:
         assert len(set(visited)) == len(visited) == len(data.train) // 7 * 7
     assert epochs[0] != epochs[1]
+
+
+def test_threads_that_make_batches_change_nothing_in_them(data):
+    def loader(workers):
+        return BatchLoader(data, 1, 64, 3, 2, flip=True, label_smoothing=0, workers=workers)
+
+    alone = [loader(1).batch(step) for step in range(loader(1).steps)]
+    for workers in (1, 3):
+        made = list(loader(workers).batches(0))
+        assert len(made) == len(alone) > 4
+        for one, other in zip(made, alone, strict=True):
+            assert torch.equal(one.inputs, other.inputs)
+            assert torch.equal(one.labels, other.labels)
+            assert one.random.bit_generator.state == other.random.bit_generator.state
+    later = list(loader(2).batches(3))
+    assert torch.equal(later[0].inputs, alone[3].inputs)
+    assert len(later) == len(alone) - 3
+
+
+def test_an_error_in_a_thread_is_raised_where_the_batch_is_asked_for(data):
+    broken = replace(data, train=Part(data.train.pixels[:10], data.train.labels))
+    loader = BatchLoader(broken, 1, 64, 3, 2, flip=True, label_smoothing=0)
+    with pytest.raises(IndexError):
+        list(loader.batches(0))
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path, data):
@@ -209,6 +235,14 @@ def test_rate_rises_then_falls_to_nothing():
         TrainingSettings(1, warmup_share=0, schedule=name) for name in ("linear", "cosine")
     )
     assert curved.rate(0.25) > straight.rate(0.25)
+
+
+def test_exponential_rate_falls_to_a_floor_and_stays():
+    falling = TrainingSettings(
+        1, warmup_share=0, learning_rate=1, schedule="exponential", floor_share=0.05
+    )
+    rates = [falling.rate(progress) for progress in (0, 0.25, 0.5, 0.75, 1)]
+    assert rates == pytest.approx([1, 0.01**0.25, 0.1, 0.05, 0.05])
 
 
 def test_divergence_and_wrong_class_count_are_errors(data):

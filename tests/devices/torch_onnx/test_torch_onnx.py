@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from block_cases import ACTIVATIONS, EXAMPLES
 from latkit.devices import UsageError
 from latkit.devices.canary import build_canary
 from latkit.devices.cuda.torch_session import TorchSession, graph_inputs
@@ -13,13 +14,9 @@ from latkit.latency.blocks import (
     BLOCK_KINDS,
     ConvBlock,
     Depthwise,
-    Head,
-    LinearBlock,
     MBConv,
     Pointwise,
     Pooling,
-    Skip,
-    Sum,
 )
 from latkit.latency.onnx_model import build_onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -28,7 +25,6 @@ torch = pytest.importorskip("torch")
 
 from latkit.devices.torch_onnx.program import translate  # noqa: E402
 
-ACTIVATIONS = ("none", "relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid")
 BLOCKS = [
     *(ConvBlock(3, 17, 15, out_channels=8, activation=name) for name in ACTIVATIONS),
     ConvBlock(3, 16, 16, out_channels=8, kernel=5, stride=2),
@@ -38,10 +34,7 @@ BLOCKS = [
     MBConv(16, 13, 13, out_channels=24, expanded_channels=16, kernel=5, stride=2),
     Pooling(8, 13, 12, pool="max"),
     Pooling(8, 13, 12, pool="average"),
-    LinearBlock(in_features=20, out_features=7, activation="relu"),
-    Skip(4, 5, 6),
-    Sum(4, 5, 6),
-    Head(8, 7, 7, hidden_channels=32, classes=10, activation="hard_swish"),
+    *EXAMPLES,
 ]
 
 

@@ -1,0 +1,116 @@
+"""Batches of training images, read and augmented by threads beside the one that trains."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..devices.errors import UsageError
+from .data import Dataset, augment
+
+AHEAD = 2
+"""Batches that each thread makes before they are asked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What a step learns from: inputs (N, 3, height, width), and the class of each (N,).
+
+    `random` holds the step's random numbers, `progress` is the share of all steps that are done.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    random: np.random.Generator
+    progress: float
+    label_smoothing: float
+    classes: int
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """Cross entropy of logits (N, classes), with label smoothing.
+
+        Raises `UsageError` where the network tells another number of classes apart.
+        """
+        if logits.shape[1] != self.classes:
+            raise UsageError(
+                f"the network tells {logits.shape[1]} classes apart, and the data set has "
+                f"{self.classes}: make the space for that many"
+            )
+        return functional.cross_entropy(logits, self.labels, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLoader:
+    """The batches of a training run: each depends on the seed and its step alone.
+
+    Every epoch visits the images in an order of its own; what is left over at its end is left
+    out. `shift` and `flip` are `data.augment`'s. The number of `workers` changes nothing in them.
+    """
+
+    data: Dataset
+    epochs: int
+    batch_size: int
+    seed: int
+    shift: int
+    flip: bool
+    label_smoothing: float
+    workers: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run."""
+        return self.epochs * self._epoch_steps
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """The batches from step `first` to the end, in order."""
+        pending: deque[Future[Batch]] = deque()
+        steps = iter(range(first, self.steps))
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="latkit-batches") as threads:
+            try:
+                for step in steps:
+                    pending.append(threads.submit(self.batch, step))
+                    if len(pending) > AHEAD * self.workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        random = np.random.default_rng([self.seed, step])
+        chosen = self.indices(step)
+        train = self.data.train
+        pixels = augment(train.pixels[chosen], random, shift=self.shift, flip=self.flip)
+        return Batch(
+            self.data.inputs(pixels),
+            train.labels[chosen],
+            random,
+            step / self.steps,
+            self.label_smoothing,
+            len(self.data.classes),
+        )
+
+    def indices(self, step: int) -> Tensor:
+        """Which training images a step sees."""
+        epoch, index = divmod(step, self._epoch_steps)
+        # The 1 keeps the epochs' random numbers apart from the steps'.
+        order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.data.train))
+        start = index * self._size
+        return torch.from_numpy(order[start : start + self._size])
+
+    @property
+    def _size(self) -> int:
+        return min(self.batch_size, len(self.data.train))
+
+    @property
+    def _epoch_steps(self) -> int:
+        return len(self.data.train) // self._size

@@ -1,0 +1,210 @@
+"""DARTS's cells (Liu et al. 2019, section 3.1): a normal and a reduction cell of four nodes.
+
+A node adds two of the values before it, each through an operation of its own. Both cells are
+chosen once and repeated; a cell's output is its nodes' concatenation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+from ...latency.blocks import (
+    Block,
+    CellConv,
+    Classifier,
+    ConcatOf,
+    ConvBlock,
+    FactorisedReduce,
+    Pooling,
+    SeparableConv,
+    Skip,
+    SumOf,
+)
+from ...latency.ops import PoolKind
+from ..choices import Choice
+from ..space import Piece, SearchSpace
+from .scale import PAPER, Scale
+
+OPERATIONS = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+NODES = 4
+RESOLUTION = 32
+CHANNELS = 36
+CELLS = 20
+STEM_FACTOR = 3
+KINDS = ("normal", "reduce")
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A cell's output, or the stem's."""
+
+    name: str
+    channels: int
+    size: int
+
+
+class DartsSpace(SearchSpace):
+    """The space; a node's choices are `normal.node1.inputs`, `.first` and `.second`.
+
+    `inputs` is a pair of values in a cell: 0 and 1 are the outputs of the two cells before, then
+    come the nodes. `first` is the operation of the smaller one. `cells` and `channels` are those
+    of the retrained network of CIFAR-10; DARTS searches with 8 cells and 16 channels.
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        scale: Scale = PAPER,
+        *,
+        cells: int = CELLS,
+        channels: int = CHANNELS,
+    ) -> None:
+        self._classes = classes
+        self._cells = cells
+        self._channels = scale.channels(channels)
+        self._resolution = (scale.resolutions or (RESOLUTION,))[0]
+        choices = [
+            choice for kind in KINDS for node in range(NODES) for choice in _choices(kind, node)
+        ]
+        super().__init__("darts", choices, self._all_pieces())
+
+    def _all_pieces(self) -> Iterator[Piece]:
+        channels, size = self._channels, self._resolution
+        stem = ConvBlock(
+            in_channels=3,
+            height=size,
+            width=size,
+            out_channels=STEM_FACTOR * channels,
+            activation="none",
+        )
+        yield Piece((), lambda: stem, name="stem")
+        before = last = _Value("stem", stem.out_channels, size)
+        reductions = (self._cells // 3, 2 * self._cells // 3)
+        for number in range(self._cells):
+            kind = "reduce" if number in reductions else "normal"
+            channels *= 1 + (kind == "reduce")
+            pieces = _Cell(f"cell{number + 1}", kind, channels, before, last)
+            yield from pieces.pieces()
+            before, last = last, pieces.output
+        end = last
+        yield Piece(
+            (),
+            lambda: Classifier(
+                in_channels=end.channels, height=end.size, width=end.size, classes=self._classes
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One cell, which reads the outputs of the two before it."""
+
+    name: str
+    kind: str
+    channels: int
+    before: _Value
+    last: _Value
+
+    @property
+    def output(self) -> _Value:
+        """What it gives."""
+        stride = 2 if self.kind == "reduce" else 1
+        return _Value(self.name, NODES * self.channels, self.last.size // stride)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Its inputs brought to its channels and size, its nodes, and their concatenation."""
+        names = [f"{self.name}.input{number}" for number in range(2)]
+        for name, value in zip(names, (self.before, self.last), strict=True):
+            entry = _entry(value, self.channels, self.last.size)
+            yield Piece((), entry, name=name, reads=(value.name,))
+        for node in range(NODES):
+            choices = tuple(choice.name for choice in _choices(self.kind, node))
+            edges = [f"{self.name}.edge{source}-{node + 2}" for source in range(node + 2)]
+            for source, edge in enumerate(edges):
+                build = self._edge_builder(source)
+                yield Piece(choices, build, name=edge, reads=(names[source],), edge=True)
+            names.append(f"{self.name}.node{node + 1}")
+            yield Piece((), self._sum(), name=names[-1], reads=tuple(edges))
+        concat = ConcatOf(
+            in_channels=self.channels,
+            height=self.output.size,
+            width=self.output.size,
+            inputs=NODES,
+        )
+        yield Piece((), lambda: concat, name=self.name, reads=tuple(names[2:]))
+
+    def _sum(self) -> Callable[[], Block]:
+        size = self.output.size
+        return lambda: SumOf(in_channels=self.channels, height=size, width=size, inputs=2)
+
+    def _edge_builder(self, source: int) -> Callable[..., Block | None]:
+        reduces = self.kind == "reduce" and source < 2
+        size = self.last.size if source < 2 else self.output.size
+
+        def build(*options: str) -> Block | None:
+            *inputs, first, second = options
+            pair = [int(text) for text in inputs[0].split("+")] if inputs else [0, 1]
+            if source not in pair:
+                return None
+            chosen = first if source == pair[0] else second
+            return operation(chosen, self.channels, size, 2 if reduces else 1)
+
+        return build
+
+
+def operation(name: str, channels: int, size: int, stride: int) -> Block:
+    """The block of one of `OPERATIONS`."""
+    place = {"in_channels": channels, "height": size, "width": size}
+    match name.split("_"):
+        case ["max" | "avg" as kind, "pool", _]:
+            pool: PoolKind = "max" if kind == "max" else "average"
+            return Pooling(**place, pool=pool, kernel=3, stride=stride)
+        case ["skip", _]:
+            if stride == 1:
+                return Skip(**place)
+            return FactorisedReduce(**place, out_channels=channels)
+        case ["sep" | "dil" as kind, "conv", window]:
+            dilated = kind == "dil"
+            return SeparableConv(
+                **place,
+                out_channels=channels,
+                kernel=int(window[0]),
+                stride=stride,
+                dilation=2 if dilated else 1,
+                repeats=1 if dilated else 2,
+            )
+        case _:
+            raise AssertionError(name)
+
+
+def _entry(value: _Value, channels: int, size: int) -> Callable[[], Block]:
+    place = {"in_channels": value.channels, "height": value.size, "width": value.size}
+    if value.size == size:
+        return lambda: CellConv(**place, out_channels=channels)
+    return lambda: FactorisedReduce(**place, out_channels=channels)
+
+
+def _choices(kind: str, node: int) -> list[Choice]:
+    """The choices of a node, counted from 0."""
+    name = f"{kind}.node{node + 1}"
+    pairs = tuple(f"{first}+{second}" for first, second in combinations(range(node + 2), 2))
+    return [
+        *([Choice(f"{name}.inputs", pairs)] if len(pairs) > 1 else []),
+        Choice(f"{name}.first", OPERATIONS),
+        Choice(f"{name}.second", OPERATIONS),
+    ]
+
+
+def darts(classes: int = 10, scale: Scale = PAPER) -> DartsSpace:
+    """The space with the network that DARTS retrains on CIFAR-10."""
+    return DartsSpace(classes, scale)

@@ -1,0 +1,1 @@
+"""How shared weights learn: a file for each way."""
