@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,29 @@ def load_data(
         deviation=tuple(deviation.clamp(min=SMALLEST_DEVIATION).tolist()),
         key=_key((train_part, validation_part, test_part)),
     )
+
+
+def halves(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """The data set twice, each with one half of the training images; all else is shared.
+
+    The halves differ by at most one image of each class.
+    """
+    random = np.random.default_rng(seed)
+    labels = data.train.labels.numpy()
+    first: list[int] = []
+    second: list[int] = []
+    for label in range(len(data.classes)):
+        members = random.permutation(np.flatnonzero(labels == label)).tolist()
+        # The larger part goes to the half that has fewer images.
+        smaller, larger = sorted((first, second), key=len)
+        smaller += members[: -(-len(members) // 2)]
+        larger += members[-(-len(members) // 2) :]
+    found = []
+    for number, chosen in enumerate((first, second)):
+        indices = torch.tensor(sorted(chosen))
+        part = Part(data.train.pixels[indices], data.train.labels[indices])
+        found.append(replace(data, train=part, key=f"{data.key} half {number} of {seed}"))
+    return found[0], found[1]
 
 
 def at_resolution(images: Tensor, size: Sequence[int]) -> Tensor:

@@ -29,6 +29,7 @@ class Batch:
     inputs: Tensor
     labels: Tensor
     random: np.random.Generator
+    step: int
     progress: float
     label_smoothing: float
     classes: int
@@ -94,6 +95,7 @@ class BatchLoader:
             self.data.inputs(pixels),
             train.labels[chosen],
             random,
+            step,
             step / self.steps,
             self.label_smoothing,
             len(self.data.classes),

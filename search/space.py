@@ -116,7 +116,7 @@ class SearchSpace:
         )
         for piece in self.pieces:
             self._check_piece(piece)
-        self._sources = self._all_sources()
+        self.sources = self._all_sources()
         self._layers = tuple(
             index for index, piece in enumerate(self.pieces) if piece.stage is not None
         )
@@ -210,7 +210,7 @@ class SearchSpace:
         # What each piece hands on: the nodes whose values are read in its place.
         given: list[tuple[int, ...]] = []
         input_shape: Shape | None = None
-        for piece, sources, block in zip(self.pieces, self._sources, blocks, strict=True):
+        for piece, sources, block in zip(self.pieces, self.sources, blocks, strict=True):
             read = tuple(
                 node
                 for source in sources

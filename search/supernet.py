@@ -136,7 +136,7 @@ class Supernet(nn.Module):
 
     def lent_layers(self, architecture: Architecture, model: TorchModel) -> list[LentLayer]:
         """What each layer of the architecture's network uses of the shared layers."""
-        pieces = _pieces(self.space, architecture)
+        pieces = pieces_of(self.space, architecture)
         kept = self._kept_channels(architecture, pieces)
         values: list[Channels] = [slice(0, model.graph.input_shape[0])]
         names = iter(model.layers)
@@ -308,7 +308,7 @@ def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Weighted]]:
                         yield piece, node.op
 
 
-def _pieces(space: SearchSpace, architecture: Architecture) -> list[int]:
+def pieces_of(space: SearchSpace, architecture: Architecture) -> list[int]:
     """The piece of the space that each block of the architecture's network comes from."""
     pieces = []
     for piece, factor in enumerate(space.factors()):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ class TrainingSettings:
     et al. 2019); its rate of .5 is for batches of 1024, the one here for small batches and data.
     The rate rises linearly over the first `warmup_share` of all steps, then falls to 0, or to
     `floor_share` of its height where it then stays (BigNAS, Yu et al. 2020, section 3.2:
-    exponential, 5 %). `shift` and `flip` are `data.augment`'s. `seed` fixes the order of images,
+    exponential, 5 %). Gradients are scaled to a norm of `gradient_clip` at most, where it is not 0.
+    `shift` and `flip` are `data.augment`'s. `seed` fixes the order of images,
     augmentation and paths.
     """
 
@@ -48,6 +49,7 @@ class TrainingSettings:
     schedule: Schedule = "linear"
     warmup_share: float = 0.05
     floor_share: float = 0.0
+    gradient_clip: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 4e-5
     label_smoothing: float = 0.1
@@ -84,6 +86,17 @@ RETRAINING_SETTINGS = TrainingSettings(epochs=20, schedule="cosine")
 
 Learn = Callable[[Batch], float]
 """One way of learning: adds the gradients of a batch to the weights', and returns the loss."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A way of learning that has a state of its own, which belongs into the checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, of tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a state that `state_dict` gave."""
 
 
 def learn(loss: Tensor) -> float:
@@ -149,6 +162,8 @@ class Trainer:
             active=self._active,
         )
         self._identity = {"subject": subject, "data": data.key, **asdict(settings)}
+        self._learner: Learn | None = None
+        self._learner_state: dict[str, Any] | None = None
         self._checkpoint = checkpoint
         self._checkpoint_seconds = checkpoint_seconds
         if checkpoint is not None and checkpoint.exists():
@@ -159,6 +174,7 @@ class Trainer:
 
         Raises `LatkitError` where the loss is no longer a number.
         """
+        self._take_on(learn)
         if self.finished_steps == self.steps:
             return
         self.model.train()
@@ -177,6 +193,7 @@ class Trainer:
         settings = self.settings
         if batch is None:
             batch = self._batches.batch(self.finished_steps)
+        self._take_on(learn)
         self._active.clear()
         with torch.random.fork_rng(devices=[]):
             # What torch draws itself, for dropout, is the step's too.
@@ -187,10 +204,21 @@ class Trainer:
                 f"training diverged in step {self.finished_steps + 1} of {self.steps}: the loss "
                 f"is {value}. Use a learning rate below {settings.learning_rate:g}."
             )
+        if settings.gradient_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         self._optimiser.step(settings.rate((self.finished_steps + 0.5) / self.steps))
         self._optimiser.clear_gradients()
         self.finished_steps += 1
         return value
+
+    def _take_on(self, learn: Learn) -> None:
+        """Give a way of learning the state that the checkpoint has of it."""
+        if learn is self._learner:
+            return
+        self._learner = learn
+        if self._learner_state is not None and isinstance(learn, Remembers):
+            learn.load_state_dict(self._learner_state)
+            self._learner_state = None
 
     def save(self) -> None:
         """Write the checkpoint, where there is one to write."""
@@ -202,6 +230,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
         }
+        if isinstance(self._learner, Remembers):
+            body["learner"] = self._learner.state_dict()
         write_tensors(self._checkpoint, "checkpoint", CHECKPOINT_VERSION, body)
 
     def _resume(self, checkpoint: Path) -> None:
@@ -213,6 +243,7 @@ class Trainer:
             self.model.load_state_dict(body["model"])
             self._optimiser.load_state_dict(body["optimiser"])
             self.finished_steps = body["finished_steps"]
+            self._learner_state = body.get("learner")
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedFileError(
                 f"{checkpoint} lacks a part of the training run. Delete it to train again."

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+
 from ...latency.blocks import (
     Block,
     CellConv,
@@ -24,7 +26,8 @@ from ...latency.blocks import (
 )
 from ...latency.ops import PoolKind
 from ..choices import Choice
-from ..space import Piece, SearchSpace
+from ..relaxation import Mixture, Weights
+from ..space import Architecture, Piece, SearchSpace
 from .scale import PAPER, Scale
 
 OPERATIONS = (
@@ -73,6 +76,7 @@ class DartsSpace(SearchSpace):
         self._cells = cells
         self._channels = scale.channels(channels)
         self._resolution = (scale.resolutions or (RESOLUTION,))[0]
+        self._mixtures: dict[str, Mixture] = {}
         choices = [
             choice for kind in KINDS for node in range(NODES) for choice in _choices(kind, node)
         ]
@@ -93,15 +97,44 @@ class DartsSpace(SearchSpace):
         for number in range(self._cells):
             kind = "reduce" if number in reductions else "normal"
             channels *= 1 + (kind == "reduce")
-            pieces = _Cell(f"cell{number + 1}", kind, channels, before, last)
-            yield from pieces.pieces()
-            before, last = last, pieces.output
+            cell = _Cell(f"cell{number + 1}", kind, channels, before, last)
+            self._mixtures |= cell.mixtures()
+            yield from cell.pieces()
+            before, last = last, cell.output
         end = last
         yield Piece(
             (),
             lambda: Classifier(
                 in_channels=end.channels, height=end.size, width=end.size, classes=self._classes
             ),
+        )
+
+    def mixtures(self) -> dict[int, Mixture]:
+        """By the index of a piece, its mixture: equal edges of equal cells share one."""
+        return {
+            index: self._mixtures[piece.name]
+            for index, piece in enumerate(self.pieces)
+            if piece.edge
+        }
+
+    def discretise(self, weights: Weights) -> Architecture:
+        """Keeps the two strongest edges of each node, each with its strongest operation.
+
+        An edge is as strong as its strongest operation; nothing (`none`) is never chosen (Liu et
+        al. 2019, section 2.4).
+        """
+        options: dict[str, str] = {}
+        for kind in KINDS:
+            for node in range(NODES):
+                edges = [weights[f"{kind}.edge{source}-{node + 2}"] for source in range(node + 2)]
+                strength = [float(np.max(edge[1:])) for edge in edges]
+                pair = sorted(np.argsort(strength, kind="stable")[-2:].tolist())
+                name = f"{kind}.node{node + 1}"
+                options[f"{name}.inputs"] = "+".join(map(str, pair))
+                for source, slot in zip(pair, ("first", "second"), strict=True):
+                    options[f"{name}.{slot}"] = OPERATIONS[int(np.argmax(edges[source][1:]))]
+        return self.architecture(
+            [choice.options.index(options[choice.name]) for choice in self.choices]
         )
 
 
@@ -143,13 +176,30 @@ class _Cell:
         )
         yield Piece((), lambda: concat, name=self.name, reads=tuple(names[2:]))
 
+    def mixtures(self) -> dict[str, Mixture]:
+        """By the name of an edge's piece, nothing and every operation."""
+        found = {}
+        for node in range(NODES):
+            for source in range(node + 2):
+                edge = f"edge{source}-{node + 2}"
+                size, stride = self._reads(source)
+                candidates = [operation(name, self.channels, size, stride) for name in OPERATIONS]
+                mixture = Mixture(f"{self.kind}.{edge}", (None, *candidates))
+                found[f"{self.name}.{edge}"] = mixture
+        return found
+
+    def _reads(self, source: int) -> tuple[int, int]:
+        """Size in pixels of what an edge reads, and the edge's stride."""
+        if source < 2:
+            return self.last.size, 2 if self.kind == "reduce" else 1
+        return self.output.size, 1
+
     def _sum(self) -> Callable[[], Block]:
         size = self.output.size
         return lambda: SumOf(in_channels=self.channels, height=size, width=size, inputs=2)
 
     def _edge_builder(self, source: int) -> Callable[..., Block | None]:
-        reduces = self.kind == "reduce" and source < 2
-        size = self.last.size if source < 2 else self.output.size
+        size, stride = self._reads(source)
 
         def build(*options: str) -> Block | None:
             *inputs, first, second = options
@@ -157,7 +207,7 @@ class _Cell:
             if source not in pair:
                 return None
             chosen = first if source == pair[0] else second
-            return operation(chosen, self.channels, size, 2 if reduces else 1)
+            return operation(chosen, self.channels, size, stride)
 
         return build
 

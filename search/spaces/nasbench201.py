@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from ...latency.blocks import (
     Block,
     CellConv,
@@ -20,7 +22,8 @@ from ...latency.blocks import (
     SumOf,
 )
 from ..choices import Choice
-from ..space import Piece, SearchSpace
+from ..relaxation import Mixture, Weights
+from ..space import Architecture, Piece, SearchSpace
 from .scale import PAPER, Scale
 
 CHANNELS = (16, 32, 64)
@@ -45,6 +48,7 @@ class NasBench201Space(SearchSpace):
         self._cells = cells
         self._resolution = (scale.resolutions or (RESOLUTION,))[0]
         self._channels = [scale.channels(channels) for channels in CHANNELS]
+        self._mixtures: dict[str, Mixture] = {}
         choices = [Choice(_edge(*edge), OPERATIONS) for edge in EDGES]
         super().__init__("nasbench201", choices, self._all_pieces())
 
@@ -56,7 +60,12 @@ class NasBench201Space(SearchSpace):
             # What a cell reads first must have a name.
             yield Piece((), self._skip(channels, size), name=f"stage{stage}.cell0")
             for cell in range(self._cells):
-                yield from _cell(f"stage{stage}.cell", cell, channels, size)
+                for piece in _cell(f"stage{stage}.cell", cell, channels, size):
+                    if piece.edge:
+                        candidates = tuple(_operation(name, channels, size) for name in OPERATIONS)
+                        edge = piece.name.rpartition(".")[2]
+                        self._mixtures[piece.name] = Mixture(edge, candidates)
+                    yield piece
             before = channels
         yield Piece(
             (),
@@ -64,6 +73,18 @@ class NasBench201Space(SearchSpace):
                 in_channels=before, height=size, width=size, classes=self._classes, norm=True
             ),
         )
+
+    def mixtures(self) -> dict[int, Mixture]:
+        """By the index of a piece, its mixture: equal edges of all cells share one."""
+        return {
+            index: self._mixtures[piece.name]
+            for index, piece in enumerate(self.pieces)
+            if piece.edge
+        }
+
+    def discretise(self, weights: Weights) -> Architecture:
+        """The architecture with the strongest operation on each edge, `none` among them."""
+        return self.architecture([int(np.argmax(weights[_edge(*edge)])) for edge in EDGES])
 
     @staticmethod
     def _entry(stage: int, before: int, channels: int, size: int) -> Callable[[], Block]:
@@ -101,22 +122,28 @@ def _cell(prefix: str, number: int, channels: int, size: int) -> Iterator[Piece]
 
 
 def _edge_builder(channels: int, size: int, first: bool) -> Callable[..., Block | None]:
-    place = {"in_channels": channels, "height": size, "width": size}
-
     def build(operation: str, *others: str) -> Block | None:
-        match operation:
-            case "none":
-                return Nothing(**place) if first and not set(others) - {NONE} else None
-            case "skip_connect":
-                return Skip(**place)
-            case "nor_conv_1x1":
-                return CellConv(**place, out_channels=channels, kernel=1)
-            case "nor_conv_3x3":
-                return CellConv(**place, out_channels=channels, kernel=3)
-            case _:
-                return Pooling(**place, pool="average", kernel=3, stride=1)
+        if operation == NONE and first and not set(others) - {NONE}:
+            return Nothing(in_channels=channels, height=size, width=size)
+        return _operation(operation, channels, size)
 
     return build
+
+
+def _operation(name: str, channels: int, size: int) -> Block | None:
+    """The block of one of `OPERATIONS`."""
+    place = {"in_channels": channels, "height": size, "width": size}
+    match name:
+        case "none":
+            return None
+        case "skip_connect":
+            return Skip(**place)
+        case "nor_conv_1x1":
+            return CellConv(**place, out_channels=channels, kernel=1)
+        case "nor_conv_3x3":
+            return CellConv(**place, out_channels=channels, kernel=3)
+        case _:
+            return Pooling(**place, pool="average", kernel=3, stride=1)
 
 
 def _node_builder(channels: int, size: int) -> Callable[..., Block | None]:

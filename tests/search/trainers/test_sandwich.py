@@ -27,6 +27,7 @@ def batch_of(seed=0, count=12):
         torch.randn(count, 3, 16, 16, generator=generator, dtype=torch.float64),
         torch.randint(0, 10, (count,), generator=generator),
         np.random.default_rng(seed),
+        0,
         0.0,
         0.1,
         10,

@@ -1,0 +1,118 @@
+"""A supernet in which all candidates of a place run, weighted: what gradients choose between.
+
+Each place has the weights of its candidates to itself, and places of equal cells share how their
+candidates are weighted (DARTS, Liu et al. 2019, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..devices.errors import UsageError
+from ..latency.blocks import Block, ConcatOf, Nothing, SumOf
+from ..latency.network import INPUT as INPUT_NODE
+from ..latency.torch_model import TorchModel
+from .relaxation import RelaxableSpace
+from .space import Architecture, SearchSpace
+from .supernet import initialise, pieces_of
+
+
+class RelaxedSupernet(nn.Module):
+    """All candidates of a relaxable space. Initial weights are drawn by `seed`.
+
+    Batch norms use the batch's statistics in training. They are not `affine` during a search by
+    default: a gain could undo the weight of its candidate (DARTS, section 3.1).
+    """
+
+    def __init__(self, space: RelaxableSpace, seed: int = 0, *, affine: bool = False) -> None:
+        super().__init__()
+        self.space = space
+        self.mixtures = dict(space.mixtures())
+        self.candidates = nn.ModuleDict()
+        self._fixed: dict[int, Block] = {}
+        for index, piece in enumerate(space.pieces):
+            if index in self.mixtures:
+                blocks: tuple[Block | None, ...] = self.mixtures[index].candidates
+            elif not piece.choices:
+                block = piece.build()
+                assert block is not None
+                blocks, self._fixed[index] = (block,), block
+            else:
+                blocks = ()  # a sum of what its edges give
+            for number, candidate in enumerate(blocks):
+                if candidate is not None and not isinstance(candidate, SumOf | ConcatOf):
+                    self.candidates[f"{index}_{number}"] = TorchModel(candidate)
+        random = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                initialise(module.weight, random)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.requires_grad_(affine)
+                module.bias.requires_grad_(affine)
+
+    def forward(self, images: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """(N, 3, height, width) -> logits (N, classes).
+
+        `weights` has a vector for each mixture's name, an entry for each of its candidates.
+        """
+        values: list[Tensor | None] = []
+        for index, sources in enumerate(self.space.sources):
+            read = [images if source == INPUT_NODE else values[source] for source in sources]
+            given = [value for value in read if value is not None]
+            if index in self.mixtures:
+                values.append(self._mixed(index, given[0], weights[self.mixtures[index].name]))
+            elif index not in self._fixed or isinstance(self._fixed[index], SumOf):
+                values.append(torch.stack(given).sum(0))
+            elif isinstance(self._fixed[index], ConcatOf):
+                values.append(torch.cat(given, 1))
+            else:
+                values.append(self._run(f"{index}_0", given[0]))
+        logits = values[-1]
+        assert logits is not None
+        return logits
+
+    def extract(self, architecture: Architecture) -> TorchModel:
+        """The architecture's network with a copy of its candidates' weights and statistics."""
+        assert isinstance(self.space, SearchSpace)
+        network = self.space.network(architecture)
+        model = TorchModel(network)
+        target = model.state_dict()
+        with torch.no_grad():
+            for node, (piece, block) in enumerate(
+                zip(pieces_of(self.space, architecture), network.blocks, strict=True)
+            ):
+                name = self._candidate(piece, block)
+                if name is None:
+                    continue
+                for key, value in self.candidates[name].state_dict().items():
+                    target[key.replace("layers.", f"layers.{node}_", 1)].copy_(value)
+        return model
+
+    def _mixed(self, index: int, value: Tensor, weights: Tensor) -> Tensor | None:
+        """The weighted sum of a mixture's candidates."""
+        terms = [
+            weights[number] * self._run(f"{index}_{number}", value)
+            for number, candidate in enumerate(self.mixtures[index].candidates)
+            if candidate is not None
+        ]
+        return torch.stack(terms).sum(0) if terms else None
+
+    def _run(self, name: str, value: Tensor) -> Tensor:
+        result: Tensor = self.candidates[name](value)
+        return result
+
+    def _candidate(self, piece: int, block: Block) -> str | None:
+        """Where the weights of `block` at a piece are; `None` where it has none."""
+        if isinstance(block, Nothing):
+            return None
+        if piece in self.mixtures:
+            candidates = self.mixtures[piece].candidates
+            if block not in candidates:
+                raise UsageError(f"{block} is no candidate of {self.mixtures[piece].name}")
+            return f"{piece}_{candidates.index(block)}"
+        return f"{piece}_0" if f"{piece}_0" in self.candidates else None
