@@ -6,7 +6,7 @@ candidates are weighted (DARTS, Liu et al. 2019, section 2.2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from ..latency.torch_model import TorchModel
 from .relaxation import RelaxableSpace
 from .space import Architecture, SearchSpace
 from .supernet import initialise, pieces_of
+
+CandidateWeights = Tensor | Sequence[float]
 
 
 class RelaxedSupernet(nn.Module):
@@ -55,26 +57,24 @@ class RelaxedSupernet(nn.Module):
                 module.weight.requires_grad_(affine)
                 module.bias.requires_grad_(affine)
 
-    def forward(self, images: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, images: Tensor, weights: Mapping[str, CandidateWeights]) -> Tensor:
         """(N, 3, height, width) -> logits (N, classes).
 
-        `weights` has a vector for each mixture's name, an entry for each of its candidates.
+        `weights` has a vector for each mixture's name, an entry for each of its candidates. Those
+        whose entry is a plain 0 are not run.
         """
-        values: list[Tensor | None] = []
+        values: list[Tensor] = []
         for index, sources in enumerate(self.space.sources):
             read = [images if source == INPUT_NODE else values[source] for source in sources]
-            given = [value for value in read if value is not None]
             if index in self.mixtures:
-                values.append(self._mixed(index, given[0], weights[self.mixtures[index].name]))
+                values.append(self._mixed(index, read[0], weights[self.mixtures[index].name]))
             elif index not in self._fixed or isinstance(self._fixed[index], SumOf):
-                values.append(torch.stack(given).sum(0))
+                values.append(torch.stack(read).sum(0))
             elif isinstance(self._fixed[index], ConcatOf):
-                values.append(torch.cat(given, 1))
+                values.append(torch.cat(read, 1))
             else:
-                values.append(self._run(f"{index}_0", given[0]))
-        logits = values[-1]
-        assert logits is not None
-        return logits
+                values.append(self._run(f"{index}_0", read[0]))
+        return values[-1]
 
     def extract(self, architecture: Architecture) -> TorchModel:
         """The architecture's network with a copy of its candidates' weights and statistics."""
@@ -93,14 +93,16 @@ class RelaxedSupernet(nn.Module):
                     target[key.replace("layers.", f"layers.{node}_", 1)].copy_(value)
         return model
 
-    def _mixed(self, index: int, value: Tensor, weights: Tensor) -> Tensor | None:
-        """The weighted sum of a mixture's candidates."""
-        terms = [
-            weights[number] * self._run(f"{index}_{number}", value)
-            for number, candidate in enumerate(self.mixtures[index].candidates)
-            if candidate is not None
-        ]
-        return torch.stack(terms).sum(0) if terms else None
+    def _mixed(self, index: int, value: Tensor, weights: CandidateWeights) -> Tensor:
+        """The weighted sum of a mixture's candidates; zeros where none is run."""
+        blocks = [block for block in self.mixtures[index].candidates if block is not None]
+        total = value.new_zeros(len(value), *blocks[0].output_shape)
+        for number, (candidate, weight) in enumerate(
+            zip(self.mixtures[index].candidates, weights, strict=True)
+        ):
+            if candidate is not None and (isinstance(weight, Tensor) or weight != 0):
+                total = total + weight * self._run(f"{index}_{number}", value)
+        return total
 
     def _run(self, name: str, value: Tensor) -> Tensor:
         result: Tensor = self.candidates[name](value)

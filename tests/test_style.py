@@ -36,6 +36,7 @@ TORCH_MODULES = {
     "search/sgd.py",
     "search/supernet.py",
     "search/trainers/bilevel.py",
+    "search/trainers/path_dropout.py",
     "search/trainers/sandwich.py",
     "search/trainers/single_path.py",
     "search/trainers/supernet.py",
