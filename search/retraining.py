@@ -46,6 +46,8 @@ def retrain(
 ) -> Retrained:
     """Train a network on its own, from the weights that it has; changes `model`.
 
+    Where the settings ask for an average, it ends with that.
+
     Those are a supernet's (`SupernetEvaluator.calibrated`) or fresh ones (`fresh_model`). Goes on
     from `checkpoint` where that file exists, given the same initial weights. Test images play no
     part: see `test_accuracy`.
@@ -53,6 +55,7 @@ def retrain(
     subject = f"network with initial weights {fingerprint(model)}"
     trainer = Trainer(model, data, settings, subject=subject, checkpoint=checkpoint)
     trainer.run(lambda batch: learn(batch.loss(model(batch.inputs))), progress)
+    trainer.take_average()
     return Retrained(model, accuracy(model, data, data.validation))
 
 

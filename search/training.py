@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
 from .checkpoint import read_tensors, write_tensors
@@ -38,9 +39,10 @@ class TrainingSettings:
     et al. 2019); its rate of .5 is for batches of 1024, the one here for small batches and data.
     The rate rises linearly over the first `warmup_share` of all steps, then falls to 0, or to
     `floor_share` of its height where it then stays (BigNAS, Yu et al. 2020, section 3.2:
-    exponential, 5 %). Gradients are scaled to a norm of `gradient_clip` at most, where it is not 0.
-    `shift` and `flip` are `data.augment`'s. `seed` fixes the order of images,
-    augmentation and paths.
+    exponential, 5 %). Gradients are scaled to a norm of `gradient_clip` at most, where it is not
+    0. With an `average_decay` the trainer keeps an exponential moving average of the weights.
+    `shift` and `flip` are `data.augment`'s. `seed` fixes the order of images, augmentation and
+    paths.
     """
 
     epochs: int
@@ -50,6 +52,7 @@ class TrainingSettings:
     warmup_share: float = 0.05
     floor_share: float = 0.0
     gradient_clip: float = 0.0
+    average_decay: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 4e-5
     label_smoothing: float = 0.1
@@ -162,6 +165,11 @@ class Trainer:
             active=self._active,
         )
         self._identity = {"subject": subject, "data": data.key, **asdict(settings)}
+        self._average = (
+            AveragedModel(model, avg_fn=self._averaged, use_buffers=True)
+            if settings.average_decay
+            else None
+        )
         self._learner: Learn | None = None
         self._learner_state: dict[str, Any] | None = None
         self._checkpoint = checkpoint
@@ -208,8 +216,22 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         self._optimiser.step(settings.rate((self.finished_steps + 0.5) / self.steps))
         self._optimiser.clear_gradients()
+        if self._average is not None:
+            self._average.update_parameters(self.model)
         self.finished_steps += 1
         return value
+
+    def take_average(self) -> None:
+        """Give the model its averaged weights and statistics, where there is an average."""
+        if self._average is not None:
+            self.model.load_state_dict(self._average.module.state_dict())
+
+    def _averaged(self, average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
+        """The next average; the first ones weigh less, being far from the end."""
+        if not average.is_floating_point():
+            return value
+        decay = min(self.settings.average_decay, (1 + int(count)) / (10 + int(count)))
+        return average * decay + value * (1 - decay)
 
     def _take_on(self, learn: Learn) -> None:
         """Give a way of learning the state that the checkpoint has of it."""
@@ -230,6 +252,8 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
         }
+        if self._average is not None:
+            body["average"] = self._average.state_dict()
         if isinstance(self._learner, Remembers):
             body["learner"] = self._learner.state_dict()
         write_tensors(self._checkpoint, "checkpoint", CHECKPOINT_VERSION, body)
@@ -244,6 +268,8 @@ class Trainer:
             self._optimiser.load_state_dict(body["optimiser"])
             self.finished_steps = body["finished_steps"]
             self._learner_state = body.get("learner")
+            if self._average is not None:
+                self._average.load_state_dict(body["average"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedFileError(
                 f"{checkpoint} lacks a part of the training run. Delete it to train again."

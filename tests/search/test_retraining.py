@@ -150,3 +150,28 @@ def test_only_the_final_number_reads_test_images():
     retrained = retrain(evaluator.calibrated(architecture), data, settings)
     with pytest.raises(AssertionError, match="test images"):
         accuracy_on_test_images(retrained.model, data)
+
+
+def test_a_network_ends_with_the_average_of_its_weights(data):
+    settings = TrainingSettings(epochs=1, batch_size=64, average_decay=0.9)
+    network = SPACE.network(SPACE.sample(np.random.default_rng(1)))
+    followed = fresh_model(network)
+    states = []
+
+    def remember(_):
+        states.append({name: value.clone() for name, value in followed.state_dict().items()})
+
+    trainer = Trainer(followed, data, settings, subject="run")
+    trainer.run(lambda batch: learn(batch.loss(followed(batch.inputs))), remember)
+    average, *later = states
+    for number, state in enumerate(later, start=2):
+        decay = min(0.9, number / (9 + number))
+        average = {
+            name: average[name] * decay + value * (1 - decay) for name, value in state.items()
+        }
+    model = fresh_model(network)
+    retrain(model, data, settings)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, average[name], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(next(model.parameters()), next(followed.parameters()))
