@@ -30,13 +30,8 @@ CHANNELS = (16, 32, 64)
 CELLS = 5
 RESOLUTION = 32
 NODES = 4
-NONE, SKIP_CONNECT, CONV_1X1, CONV_3X3, POOL = OPERATIONS = (
-    "none",
-    "skip_connect",
-    "nor_conv_1x1",
-    "nor_conv_3x3",
-    "avg_pool_3x3",
-)
+NONE = "none"
+OPERATIONS = (NONE, "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = tuple((source, node) for node in range(1, NODES) for source in range(node))
 
 

@@ -31,14 +31,12 @@ class ShuffleNetSpace(SearchSpace):
     def __init__(
         self, classes: int = 1000, scale: Scale = PAPER, *, with_channels: bool = False
     ) -> None:
-        if len(scale.resolutions) > 1:
-            scale = Scale(scale.width, scale.resolutions[:1], scale.unit_strides)
         self._scale = scale
         self._classes = classes
         self._with_channels = with_channels
         self._resolution = (scale.resolutions or (RESOLUTION,))[0]
         # The first block of each stage has stride 2.
-        wanted = [2] + [2 if first else 1 for blocks in BLOCKS for first in _firsts(blocks)]
+        wanted = [2] + [1 if block else 2 for blocks in BLOCKS for block in range(blocks)]
         self._strides = scale.strides(wanted)
         name = "shufflenet_channels" if with_channels else "shufflenet"
         super().__init__(name, self._all_choices(), self._all_pieces())
@@ -95,10 +93,6 @@ class ShuffleNetSpace(SearchSpace):
             return ShuffleUnit(**place, **shape, kernel=int(unit.removeprefix("choice_")))
 
         return build
-
-
-def _firsts(blocks: int) -> list[bool]:
-    return [number == 0 for number in range(blocks)]
 
 
 def shufflenet(classes: int = 1000, scale: Scale = PAPER) -> ShuffleNetSpace:
