@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,23 +15,50 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..devices.errors import UsageError
+from .images.crops import RandomCrops
 from .images.digits import read_digits
+from .images.files import ImageFiles
 from .images.reading import read_images
-from .images.source import LabelledImages
+from .images.source import Images, ImageSource, LabelledImages
+from .prefetch import prefetched
 
 SMALLEST_DEVIATION = 1.0
 """Standard deviations are at least this many of 256 levels: a constant channel has none."""
 
+STATISTICS_FILES = 4096
+"""Of more training images in files, this many are drawn for their mean and deviation."""
+
+READ_AT_ONCE = 64
+"""Images that are read together where all of many are needed."""
+
+
+Numbers = Tensor | NDArray[np.int64] | range
+"""Which images of a part are meant, each from 0 to its length."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Images of one part of a data set: uint8 (N, 3, size, size), and their classes (N,)."""
+    """Images of one part of a data set: those of `images` at `places`, and their classes (N,)."""
 
-    pixels: Tensor
+    images: Images
+    places: NDArray[np.int64]
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def read(self, chosen: Numbers, crops: RandomCrops | None = None) -> Tensor:
+        """The images with these numbers, uint8 (n, 3, size, size).
+
+        Of each, a random part with `crops`. Files are decoded here, which takes long: read in
+        the threads of `prefetch`. Raises `UsageError` with the name of a file that can't be read.
+        """
+        pixels = self.images.read(self.places[np.asarray(chosen)], crops)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    def only(self, chosen: Tensor) -> Part:
+        """The part that has just the images with these numbers."""
+        return Part(self.images, self.places[chosen.numpy()], self.labels[chosen])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +66,10 @@ class Dataset:
     """Three disjoint parts of a data set, and the statistics that normalise it.
 
     `train` teaches weights, `validation` scores architectures during a search, `test` is for
-    final numbers only. `mean` and `deviation` are the training images', by channel, in 0..255.
-    `key` is the identity of the images and their split, a short sha256.
+    final numbers only. `mean` and `deviation` are the training images', by channel, in 0..255; of
+    more than `STATISTICS_FILES` image files, those of that many, drawn always alike. `key` is the
+    identity of the images and their split, a short sha256: over all pixels of images in memory,
+    over the names, sizes and times of change of image files (`ImageFiles.identity`).
     """
 
     name: str
@@ -71,22 +101,39 @@ def load_data(
     """Images of a folder of class folders or an .npz file; scikit-learn's digits for `None`.
 
     The split is stratified (each class is in each part) and drawn by `seed`. A source that has
-    test images of its own keeps them. All images are held in memory. Raises `UsageError` where
-    the source can't be used; images of another size than `image_size` are refused unless
-    `resize` is set.
+    test images of its own keeps them. Image files are decoded when they are needed, all else is
+    held in memory. Raises `UsageError` where the source can't be used; images of another size
+    than `image_size` are refused unless `resize` is set, which takes the middle square of each
+    and scales it. Networks that read several resolutions want the largest here.
     """
     found = read_digits(image_size) if source is None else read_images(source, image_size, resize)
     where = "the digits" if source is None else str(source)
+    return split(found, where, seed, validation_share=validation_share, test_share=test_share)
+
+
+def split(
+    found: ImageSource,
+    where: str,
+    seed: int = 0,
+    *,
+    validation_share: float = 0.2,
+    test_share: float = 0.2,
+) -> Dataset:
+    """The data set that a source's images make, as `load_data` splits them.
+
+    Errors name the source by `where`.
+    """
     images = found.images
     if len(images.classes) < 2:
         raise UsageError(f"{where} has one class, {images.classes[0]}; at least two are needed")
     shares = [validation_share] if found.test is not None else [validation_share, test_share]
-    train, validation, *rest = _split(images, shares, seed, where)
-    test = found.test
-    test_part = _part(test.pixels, test.labels) if test is not None else _chosen(images, rest[0])
-    train_part = _chosen(images, train)
-    validation_part = _chosen(images, validation)
-    deviation, mean = torch.std_mean(train_part.pixels.double(), dim=(0, 2, 3), correction=0)
+    train, validation, *rest = _drawn(images, shares, seed, where)
+    if found.test is not None:
+        test_part = _part(found.test, np.arange(len(found.test.labels)))
+    else:
+        test_part = _part(images, rest[0])
+    train_part, validation_part = _part(images, train), _part(images, validation)
+    mean, deviation = _mean_and_deviation(train_part)
     return Dataset(
         name=found.name,
         classes=images.classes,
@@ -94,7 +141,7 @@ def load_data(
         validation=validation_part,
         test=test_part,
         mean=tuple(mean.tolist()),
-        deviation=tuple(deviation.clamp(min=SMALLEST_DEVIATION).tolist()),
+        deviation=tuple(deviation.clip(min=SMALLEST_DEVIATION).tolist()),
         key=_key((train_part, validation_part, test_part)),
     )
 
@@ -116,8 +163,7 @@ def halves(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
         larger += members[-(-len(members) // 2) :]
     found = []
     for number, chosen in enumerate((first, second)):
-        indices = torch.tensor(sorted(chosen))
-        part = Part(data.train.pixels[indices], data.train.labels[indices])
+        part = data.train.only(torch.tensor(sorted(chosen)))
         found.append(replace(data, train=part, key=f"{data.key} half {number} of {seed}"))
     return found[0], found[1]
 
@@ -150,13 +196,30 @@ def augment(
 def _key(parts: Sequence[Part]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        for tensor in (part.pixels, part.labels):
-            digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
+        for piece in part.images.identity(part.places):
+            digest.update(piece)
+        digest.update(str((len(part),)).encode())
+        digest.update(part.labels.numpy().data)
     return digest.hexdigest()[:32]
 
 
-def _split(
+def _mean_and_deviation(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of the pixels of a part, by channel."""
+    numbers = np.arange(len(part))
+    if isinstance(part.images, ImageFiles) and len(part) > STATISTICS_FILES:
+        numbers = np.random.default_rng(0).permutation(numbers)[:STATISTICS_FILES]
+    count, total, squares = 0, np.zeros(3), np.zeros(3)
+    pieces = np.array_split(numbers, -(-len(numbers) // READ_AT_ONCE))
+    for pixels in prefetched(part.read, pieces, os.cpu_count() or 1):
+        values = pixels.long()
+        count += values.numel() // 3
+        total += values.sum((0, 2, 3)).numpy()
+        squares += values.square().sum((0, 2, 3)).numpy()
+    mean = total / count
+    return mean, np.sqrt(np.maximum(0, squares / count - mean**2))
+
+
+def _drawn(
     images: LabelledImages, shares: list[float], seed: int, where: str
 ) -> list[NDArray[np.int64]]:
     """Indices of the training images, then of one part for each of `shares`."""
@@ -176,10 +239,5 @@ def _split(
     return [train, *others]
 
 
-def _chosen(images: LabelledImages, indices: NDArray[np.int64]) -> Part:
-    return _part(images.pixels[indices], images.labels[indices])
-
-
-def _part(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    return Part(tensor.contiguous(), torch.from_numpy(labels))
+def _part(found: LabelledImages, places: NDArray[np.int64]) -> Part:
+    return Part(found.images, places, torch.from_numpy(found.labels[places]))

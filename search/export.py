@@ -62,7 +62,7 @@ def export(model: TorchModel, data: Dataset, folder: Path, name: str = "model") 
     for key, value in preparation.items():
         onnx_model.metadata_props.add(key=key, value=",".join(map(str, value)))
     tflite_model = convert(onnx_model)
-    images = data.inputs(data.validation.pixels[:CHECKED_IMAGES])
+    images = data.inputs(data.validation.read(range(min(CHECKED_IMAGES, len(data.validation)))))
     with torch.no_grad():
         expected = model(images).numpy()
     batches = images.contiguous().numpy()[:, None]

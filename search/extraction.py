@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from ..latency.torch_model import TorchModel
 from .space import Architecture
-from .supernet import Supernet
+
+if TYPE_CHECKING:
+    from .supernet import Supernet
 
 
 @torch.no_grad()

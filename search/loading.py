@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +12,8 @@ from torch.nn import functional
 
 from ..devices.errors import UsageError
 from .data import Dataset, augment
-
-AHEAD = 2
-"""Batches that each thread makes before they are asked for."""
+from .images.crops import RandomCrops
+from .prefetch import prefetched
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +49,9 @@ class BatchLoader:
     """The batches of a training run: each depends on the seed and its step alone.
 
     Every epoch visits the images in an order of its own; what is left over at its end is left
-    out. `shift` and `flip` are `data.augment`'s. The number of `workers` changes nothing in them.
+    out. `shift` and `flip` are `data.augment`'s; where `crop` is below 1, a random part of each
+    image is seen, of at least that share of its area. The number of `workers`, threads that read
+    and augment, changes nothing in the batches.
     """
 
     data: Dataset
@@ -63,6 +62,7 @@ class BatchLoader:
     flip: bool
     label_smoothing: float
     workers: int = 1
+    crop: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -71,26 +71,15 @@ class BatchLoader:
 
     def batches(self, first: int) -> Iterator[Batch]:
         """The batches from step `first` to the end, in order."""
-        pending: deque[Future[Batch]] = deque()
-        steps = iter(range(first, self.steps))
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="latkit-batches") as threads:
-            try:
-                for step in steps:
-                    pending.append(threads.submit(self.batch, step))
-                    if len(pending) > AHEAD * self.workers:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        return prefetched(self.batch, range(first, self.steps), self.workers)
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step, made here: for one alone, or in a thread."""
         random = np.random.default_rng([self.seed, step])
         chosen = self.indices(step)
         train = self.data.train
-        pixels = augment(train.pixels[chosen], random, shift=self.shift, flip=self.flip)
+        crops = RandomCrops.draw(random, len(chosen), self.crop) if self.crop < 1 else None
+        pixels = augment(train.read(chosen, crops), random, shift=self.shift, flip=self.flip)
         return Batch(
             self.data.inputs(pixels),
             train.labels[chosen],
@@ -116,3 +105,24 @@ class BatchLoader:
     @property
     def _epoch_steps(self) -> int:
         return len(self.data.train) // self._size
+
+
+class Ahead:
+    """A loader's batches by step, the following ones made by its threads meanwhile.
+
+    For steps that are mostly asked for in turn; after the loader's last comes its first again.
+    """
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self._loader = loader
+        self._batches: Iterator[Batch] = iter(())
+        self._next = -1
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step, counted on beyond the loader's last."""
+        step %= self._loader.steps
+        if step != self._next:
+            self._batches = self._loader.batches(step)
+        batch = next(self._batches)
+        self._next = step + 1
+        return batch

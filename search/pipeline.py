@@ -27,7 +27,6 @@ from ..latency.table import LatencyTable
 from .data import Dataset
 from .evolution import Evolution
 from .export import Exported, export
-from .extraction import extract
 from .landing import Landing, land
 from .log import LogEntry, SearchLog
 from .loop import run_strategy
@@ -255,7 +254,7 @@ class Search:
 
     def _trained(self, supernet: Supernet, name: str, landing: Landing) -> Trained:
         settings = self.settings
-        model = extract(supernet, landing.architecture)
+        model = supernet.extract(landing.architecture)
         recalibrate(model, calibration_batches(self.data, 4, 64, settings.seed))
         retrained = retrain(
             model,

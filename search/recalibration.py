@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 from ..devices.errors import LatkitError
 from ..latency.torch_model import TorchModel
 from .data import Dataset, Part, at_resolution
-from .extraction import extract
+from .prefetch import prefetched
 from .space import Architecture
-from .supernet import Supernet
 
 SCORING_BATCH = 64
 """Larger batches are slower on a CPU: their values leave its caches."""
@@ -23,8 +23,8 @@ SCORING_BATCH = 64
 def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
     """Replace batch-norm statistics by their average over `batches` of training inputs.
 
-    Statistics gathered while other architectures trained fit none (SPOS, Guo et al. 2019). Leaves
-    the model in evaluation mode.
+    Statistics gathered while other architectures trained fit none (SPOS, Guo et al. 2019). Changes
+    nothing else, and leaves the model in evaluation mode.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -32,31 +32,37 @@ def recalibrate(model: nn.Module, batches: Sequence[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     model.train()
-    for batch in batches:
-        model(_as_read(model, batch))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
+    try:
+        for batch in batches:
+            model(_as_read(model, batch))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.eval()
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
     """Share of the images of `part` that the model, in evaluation mode, classifies correctly.
 
-    They are brought to the resolution that the model reads.
+    They are read by a thread, and brought to the resolution that the model reads.
     """
     model.eval()
     right = 0
-    for start in range(0, len(part), SCORING_BATCH):
-        chosen = slice(start, start + SCORING_BATCH)
-        logits = model(_as_read(model, data.inputs(part.pixels[chosen])))
+    count = len(part)
+    batches = [
+        range(start, min(start + SCORING_BATCH, count)) for start in range(0, count, SCORING_BATCH)
+    ]
+    inputs = prefetched(lambda chosen: data.inputs(part.read(chosen)), batches)
+    for chosen, images in zip(batches, inputs, strict=True):
+        logits = model(_as_read(model, images))
         if not torch.isfinite(logits).all():
             raise LatkitError(
                 f"the network's outputs for {data.name} are not all numbers: its training has "
                 "diverged. Train again with a lower learning rate."
             )
-        right += int((logits.argmax(1) == part.labels[chosen]).sum())
-    return right / len(part)
+        right += int((logits.argmax(1) == part.labels[chosen.start : chosen.stop]).sum())
+    return right / count
 
 
 def _as_read(model: nn.Module, images: Tensor) -> Tensor:
@@ -71,10 +77,15 @@ def calibration_batches(data: Dataset, batches: int, batch_size: int, seed: int)
     order = np.random.default_rng(seed).permutation(len(data.train))
     size = min(batch_size, len(order))
     starts = range(0, min(batches * size, len(order) - size + 1), size)
-    return [
-        data.inputs(data.train.pixels[torch.from_numpy(order[start : start + size])])
-        for start in starts
-    ]
+    chosen = [order[start : start + size] for start in starts]
+    return list(prefetched(lambda numbers: data.inputs(data.train.read(numbers)), chosen))
+
+
+class SharedWeights(Protocol):
+    """What holds the weights of all architectures of a space, each its own or shared."""
+
+    def extract(self, architecture: Architecture) -> TorchModel:
+        """The architecture's network with a copy of its weights."""
 
 
 class SupernetEvaluator:
@@ -87,7 +98,7 @@ class SupernetEvaluator:
 
     def __init__(
         self,
-        supernet: Supernet,
+        supernet: SharedWeights,
         data: Dataset,
         *,
         batches: int = 4,
@@ -108,6 +119,6 @@ class SupernetEvaluator:
 
     def calibrated(self, architecture: Architecture) -> TorchModel:
         """The architecture's network with the supernet's weights and statistics of its own."""
-        model = extract(self._supernet, architecture)
+        model = self._supernet.extract(architecture)
         recalibrate(model, self._batches)
         return model

@@ -29,6 +29,7 @@ from ..latency.network import Network, block_graph
 from ..latency.ops import Conv, Flatten, Linear, Normalise
 from ..latency.torch_model import ConvNorm, TorchModel
 from .data import at_resolution
+from .extraction import extract
 from .sgd import Region
 from .space import Architecture, SearchSpace
 
@@ -133,6 +134,10 @@ class Supernet(nn.Module):
             return _tensor(functional_call(model, weights, (images,)))
         model.eval()
         return _tensor(functional_call(model, {**weights, **statistics}, (images,)))
+
+    def extract(self, architecture: Architecture) -> TorchModel:
+        """The architecture's network with a copy of its share of the weights (`extraction`)."""
+        return extract(self, architecture)
 
     def lent_layers(self, architecture: Architecture, model: TorchModel) -> list[LentLayer]:
         """What each layer of the architecture's network uses of the shared layers."""

@@ -41,8 +41,9 @@ class TrainingSettings:
     `floor_share` of its height where it then stays (BigNAS, Yu et al. 2020, section 3.2:
     exponential, 5 %). Gradients are scaled to a norm of `gradient_clip` at most, where it is not
     0. With an `average_decay` the trainer keeps an exponential moving average of the weights.
-    `shift` and `flip` are `data.augment`'s. `seed` fixes the order of images, augmentation and
-    paths.
+    `shift` and `flip` are `data.augment`'s; with a `crop` below 1, a random part of each image is
+    trained on, of at least that share of its area (`crops.IMAGENET_CROP` is ImageNet's, without
+    `shift`). `seed` fixes the order of images, augmentation and paths.
     """
 
     epochs: int
@@ -58,6 +59,7 @@ class TrainingSettings:
     label_smoothing: float = 0.1
     shift: int = 2
     flip: bool = False
+    crop: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +67,10 @@ class TrainingSettings:
             raise UsageError(
                 f"training takes at least 1 epoch and batches of at least 2 images, not "
                 f"{self.epochs} and {self.batch_size}"
+            )
+        if not 0 < self.crop <= 1:
+            raise UsageError(
+                f"crop is a share of an image's area, above 0 and at most 1, not {self.crop}"
             )
 
     def rate(self, progress: float) -> float:
@@ -155,6 +161,7 @@ class Trainer:
             settings.flip,
             settings.label_smoothing,
             workers,
+            settings.crop,
         )
         self.steps = self._batches.steps
         self._active: dict[str, Region] = getattr(model, "active", {})

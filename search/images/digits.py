@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from .source import ImageSource, LabelledImages, resized
+from .source import HeldImages, ImageSource, LabelledImages, resized
 
 
 def read_digits(image_size: int) -> ImageSource:
@@ -19,4 +19,5 @@ def read_digits(image_size: int) -> ImageSource:
     gray = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     pixels = np.stack([resized(Image.fromarray(image), image_size) for image in gray])
     classes = tuple(map(str, digits.target_names))
-    return ImageSource("digits", LabelledImages(pixels, digits.target.astype(np.int64), classes))
+    labels = digits.target.astype(np.int64)
+    return ImageSource("digits", LabelledImages(HeldImages(pixels), labels, classes))

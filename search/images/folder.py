@@ -9,18 +9,23 @@ import numpy as np
 from PIL import Image
 
 from ...devices.errors import UsageError
-from .source import RESIZE_ADVICE, ImageSource, LabelledImages, resized
+from .files import ImageFiles, image_size
+from .source import RESIZE_ADVICE, ImageSource, LabelledImages
 
 
-def read_folder(source: Path, image_size: int, resize: bool) -> ImageSource:
-    """The images of class folders, or of `train` and `test` folders that hold some."""
+def read_folder(source: Path, size: int, resize: bool) -> ImageSource:
+    """The images of class folders, or of `train` and `test` folders that hold some.
+
+    They are listed here, and decoded when they are needed. Without `resize` all are looked at,
+    whether they are of `size` x `size` pixels.
+    """
     names = _folder_names(source)
     if set(names) == {"train", "test"}:
         classes = _folder_names(source / "train")
         if _folder_names(source / "test") != classes:
             raise UsageError(f"{source}: train and test must hold the same class folders")
         train, test = (
-            _read_classes(source / part, classes, image_size, resize) for part in ("train", "test")
+            _list_classes(source / part, classes, size, resize) for part in ("train", "test")
         )
         return ImageSource(source.name, train, test)
     if "train" in names:
@@ -28,7 +33,7 @@ def read_folder(source: Path, image_size: int, resize: bool) -> ImageSource:
             f"{source} holds the folders {', '.join(names)}; give a folder that holds one folder "
             "for each class, or exactly the folders train and test"
         )
-    return ImageSource(source.name, _read_classes(source, names, image_size, resize))
+    return ImageSource(source.name, _list_classes(source, names, size, resize))
 
 
 def _folder_names(source: Path) -> list[str]:
@@ -37,15 +42,13 @@ def _folder_names(source: Path) -> list[str]:
     )
 
 
-def _read_classes(
-    source: Path, classes: Sequence[str], image_size: int, resize: bool
-) -> LabelledImages:
+def _list_classes(source: Path, classes: Sequence[str], size: int, resize: bool) -> LabelledImages:
     if not classes:
         raise UsageError(
             f"{source} holds no class folders; put the images of each class in a folder of its own"
         )
     suffixes = Image.registered_extensions()
-    files: list[Path] = []
+    names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(
@@ -55,37 +58,26 @@ def _read_classes(
         )
         if not found:
             raise UsageError(f"{source / name} holds no image files; add some or remove the folder")
-        files += found
+        names += [path.relative_to(source).as_posix() for path in found]
         labels += [label] * len(found)
-    pixels = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
-    for index, file in enumerate(files):
-        image = open_image(file)
-        if image.size != (image_size, image_size) and not resize:
-            raise _size_error(file, files, image_size)
-        pixels[index] = resized(image, image_size)
-    return LabelledImages(pixels, np.array(labels, dtype=np.int64), tuple(classes))
+    if not resize:
+        _check_sizes([source / name for name in names], size)
+    files = ImageFiles(source, names, size)
+    return LabelledImages(files, np.array(labels, dtype=np.int64), tuple(classes))
 
 
-def _size_error(file: Path, files: Sequence[Path], image_size: int) -> UsageError:
-    """Names two files of different size where there are two, else the one size of all."""
-    size = open_image(file).size
-    wanted = f"images of {image_size}x{image_size} pixels are needed. {RESIZE_ADVICE}"
-    for other in files:
-        other_size = open_image(other).size
-        if other_size != size:
-            return UsageError(
-                f"the images differ in size: {file} has {size[0]}x{size[1]} pixels, {other} "
-                f"{other_size[0]}x{other_size[1]}; {wanted}"
+def _check_sizes(files: Sequence[Path], size: int) -> None:
+    """Raise a `UsageError` that names two files of different size, or the one size of all."""
+    sizes = [image_size(file) for file in files]
+    wrong = next((index for index, found in enumerate(sizes) if found != (size, size)), None)
+    if wrong is None:
+        return
+    width, height = sizes[wrong]
+    wanted = f"images of {size}x{size} pixels are needed. {RESIZE_ADVICE}"
+    for file, other in zip(files, sizes, strict=True):
+        if other != sizes[wrong]:
+            raise UsageError(
+                f"the images differ in size: {files[wrong]} has {width}x{height} pixels, {file} "
+                f"{other[0]}x{other[1]}; {wanted}"
             )
-    return UsageError(f"{file} and all others have {size[0]}x{size[1]} pixels; {wanted}")
-
-
-def open_image(file: Path) -> Image.Image:
-    """One image as RGB; `UsageError` where the file is none."""
-    try:
-        with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(
-            f"can't read {file} as an image: {error}. Repair or remove the file."
-        ) from error
+    raise UsageError(f"{files[wrong]} and all others have {width}x{height} pixels; {wanted}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...devices.errors import UsageError
-from .source import ImageSource, LabelledImages, Pixels, fitted
+from .source import HeldImages, ImageSource, LabelledImages, fitted
 
 
 def read_npz(source: Path, image_size: int, resize: bool) -> ImageSource:
@@ -55,7 +55,7 @@ def _npz_arrays(source: Path) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _npz_pixels(where: str, images: NDArray[Any], image_size: int, resize: bool) -> Pixels:
+def _npz_pixels(where: str, images: NDArray[Any], image_size: int, resize: bool) -> HeldImages:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:

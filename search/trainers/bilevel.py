@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..loading import Batch, BatchLoader
+from ..loading import Ahead, Batch, BatchLoader
 from ..relaxed import RelaxedSupernet
 from ..space import Architecture
 from ..training import learn
@@ -48,7 +48,7 @@ class Bilevel:
         self.second_order = second_order
         self.ahead = ahead
         self.difference = difference
-        self._held_out = held_out
+        self._held_out = Ahead(held_out)
         counts = {item.name: len(item.candidates) for item in supernet.mixtures.values()}
         random = torch.Generator().manual_seed(seed)
         like = next(supernet.parameters())
@@ -62,7 +62,7 @@ class Bilevel:
 
     def __call__(self, batch: Batch) -> float:
         """Move the architecture, then learn from a batch; returns the batch's loss."""
-        held_out = self._held_out.batch(batch.step % self._held_out.steps)
+        held_out = self._held_out.batch(batch.step)
         gradients = self.architecture_gradients(batch, held_out)
         for alpha, gradient in zip(self.alphas.values(), gradients, strict=True):
             alpha.grad = gradient

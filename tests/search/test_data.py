@@ -24,8 +24,12 @@ def numbered_images(count, classes, size=8):
     return images, numbers % classes
 
 
+def pixels_of(part):
+    return part.read(range(len(part)))
+
+
 def numbers_in(part):
-    pixels = part.pixels.long()
+    pixels = pixels_of(part).long()
     return (pixels[:, 0, 0, 0] + 256 * pixels[:, 1, 0, 0]).tolist()
 
 
@@ -53,7 +57,7 @@ def test_parts_are_disjoint_complete_and_hold_every_class(tmp_path_factory, coun
 def test_digits_are_split_in_proportion_and_by_seed():
     data, again, other = load_data(seed=1), load_data(seed=1), load_data(seed=2)
     assert [len(part) for part in parts(data)] == pytest.approx([1078, 359, 359], abs=6)
-    assert data.train.pixels.shape[1:] == (3, 32, 32)
+    assert pixels_of(data.train).shape[1:] == (3, 32, 32)
     assert data.key == again.key != other.key
     shares = [part.labels.bincount() / len(part) for part in parts(data)]
     assert (shares[0] - shares[1]).abs().max() < 0.01
@@ -62,7 +66,7 @@ def test_digits_are_split_in_proportion_and_by_seed():
 
 def test_inputs_are_normalised_by_the_training_images():
     data = load_data(image_size=16)
-    train, test = data.inputs(data.train.pixels), data.inputs(data.test.pixels)
+    train, test = data.inputs(pixels_of(data.train)), data.inputs(pixels_of(data.test))
     assert train.mean((0, 2, 3)) == pytest.approx([0, 0, 0], abs=1e-4)
     assert train.std((0, 2, 3)) == pytest.approx([1, 1, 1], abs=1e-3)
     assert test.mean().abs() > 1e-4
@@ -136,8 +140,8 @@ def test_npz_with_test_images_gray_floats_and_text_labels(tmp_path):
     data = load_data(tmp_path / "a.npz", image_size=8)
     assert data.classes == ("down", "up")
     assert data.test.labels.tolist() == [1, 0, 1]
-    assert data.test.pixels.shape == (3, 3, 8, 8)
-    assert data.test.pixels[0, 0].tolist() == np.rint(images[0] * 255).tolist()
+    assert pixels_of(data.test).shape == (3, 3, 8, 8)
+    assert pixels_of(data.test)[0, 0].tolist() == np.rint(images[0] * 255).tolist()
 
 
 def images_npz(**changes):

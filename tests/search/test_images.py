@@ -53,9 +53,9 @@ def test_cifar10_keeps_its_test_images_and_names(tmp_path):
     found = read_images(tmp_path, 32, resize=False)
     assert found.images.classes == tuple(NAMES)
     pixels, labels = written["data_batch_3.bin"]
-    assert (found.images.pixels[40:60] == pixels.transpose(0, 2, 3, 1)).all()
+    assert (found.images.images.pixels[40:60] == pixels.transpose(0, 2, 3, 1)).all()
     assert (found.images.labels[40:60] == labels).all()
-    assert (found.test.pixels == written["test_batch.bin"][0].transpose(0, 2, 3, 1)).all()
+    assert (found.test.images.pixels == written["test_batch.bin"][0].transpose(0, 2, 3, 1)).all()
     data = load_data(tmp_path)
     assert [len(data.train), len(data.validation), len(data.test)] == [80, 20, 20]
 
@@ -83,12 +83,12 @@ def test_mnist_is_read_plain_and_packed(tmp_path, mark, packed):
     found = read_images(tmp_path, 28, resize=False)
     for part, name in ((found.images, "train"), (found.test, "t10k")):
         images, labels = written[name]
-        assert (part.pixels == images[..., None]).all()
-        assert part.pixels.shape == (30, 28, 28, 3)
+        assert (part.images.pixels == images[..., None]).all()
+        assert part.images.pixels.shape == (30, 28, 28, 3)
         assert (part.labels == labels).all()
     with pytest.raises(UsageError, match=r"28x28.*--resize"):
         read_images(tmp_path, 32, resize=False)
-    assert read_images(tmp_path, 32, resize=True).test.pixels.shape == (30, 32, 32, 3)
+    assert read_images(tmp_path, 32, resize=True).test.images.pixels.shape == (30, 32, 32, 3)
 
 
 @pytest.mark.parametrize(

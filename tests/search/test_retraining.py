@@ -112,7 +112,7 @@ def test_export_is_what_was_profiled_and_agrees_with_torch(tmp_path, data, retra
 def test_exported_files_give_the_accuracy_of_the_trained_network(tmp_path, data, retrained):
     exported = export(retrained.model, data, tmp_path)
     session = onnxruntime.InferenceSession(str(exported.onnx), providers=["CPUExecutionProvider"])
-    images = data.inputs(data.test.pixels).contiguous().numpy()
+    images = data.inputs(data.test.read(range(len(data.test)))).contiguous().numpy()
     found = [session.run(None, {"input": image[None]})[0].argmax() for image in images]
     right = float(np.mean(np.array(found) == data.test.labels.numpy()))
     assert right == pytest.approx(accuracy_on_test_images(retrained.model, data), abs=0.006)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import DamagedFileError, LatkitError, UsageError
 from latkit.search.checkpoint import read_tensors, write_tensors
-from latkit.search.data import Part, load_data
+from latkit.search.data import load_data
 from latkit.search.loading import BatchLoader
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
@@ -164,7 +164,7 @@ def test_threads_that_make_batches_change_nothing_in_them(data):
 
 
 def test_an_error_in_a_thread_is_raised_where_the_batch_is_asked_for(data):
-    broken = replace(data, train=Part(data.train.pixels[:10], data.train.labels))
+    broken = replace(data, train=replace(data.train, places=data.train.places[:10]))
     loader = BatchLoader(broken, 1, 64, 3, 2, flip=True, label_smoothing=0)
     with pytest.raises(IndexError):
         list(loader.batches(0))
