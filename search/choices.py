@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ SKIP = "skip"
 """The option that leaves a layer out."""
 
 Option = str | int | float
+
+Kind = Literal["operation", "width", "depth", "resolution"]
+"""What a choice decides: what runs or is skipped, or how many channels, layers or pixels."""
 
 _Table = tuple[tuple[int, ...], NDArray[np.object_]]
 """Positions of choices, and 1 for each combination of their options that is canonical."""
@@ -32,6 +36,7 @@ class Choice:
     name: str
     options: tuple[Option, ...]
     when: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
+    kind: Kind = "operation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +92,20 @@ class ChoiceRules:
     def canonical(self, choices: Sequence[int]) -> tuple[int, ...]:
         """The one form that stands for all choices giving the same network."""
         self.check(choices)
-        result = [
-            int(choice) if on else 0
-            for choice, on in zip(choices, self.active(choices), strict=True)
-        ]
+        active = self.active(choices)
+        return tuple(
+            int(choices[origin]) if active[origin] else 0 for origin in self.origins(choices)
+        )
+
+    def origins(self, choices: Sequence[int]) -> tuple[int, ...]:
+        """For each position of the canonical form, the one whose choice has moved there."""
+        origins = list(range(len(choices)))
         for run in self._runs:
-            layers = [[result[position] for position in layer] for layer in run.layers]
-            layers.sort(key=lambda layer: layer[0] == run.skip)  # stable
-            for positions, chosen in zip(run.layers, layers, strict=True):
-                for position, option in zip(positions, chosen, strict=True):
-                    result[position] = option
-        return tuple(result)
+            layers = sorted(run.layers, key=lambda layer: choices[layer[0]] == run.skip)  # stable
+            for positions, moved in zip(run.layers, layers, strict=True):
+                for position, origin in zip(positions, moved, strict=True):
+                    origins[position] = origin
+        return tuple(origins)
 
     def check(self, choices: Sequence[int]) -> None:
         """Raise `UsageError`, naming the choice, where one has no such option."""

@@ -52,6 +52,19 @@ REWARDS: dict[RewardKind, Callable[..., NDArray[np.float64]]] = {
 """Every reward by its name."""
 
 
+def reward_of(
+    kind: RewardKind,
+    accuracy: ArrayLike,
+    latency_ms: ArrayLike,
+    target_ms: float,
+    strength: float,
+) -> NDArray[np.float64]:
+    """The reward called `kind`. Raises `UsageError` where there is none of that name."""
+    if kind not in REWARDS:
+        raise UsageError(f"there is no reward {kind}; choose one of {[*REWARDS]}")
+    return REWARDS[kind](accuracy, latency_ms, target_ms, strength)
+
+
 def front_slope(accuracy: ArrayLike, latency_ms: ArrayLike, target_ms: float) -> float:
     """Slope dQ/d(T/T0) of the front at the target: of the samples' upper concave envelope.
 

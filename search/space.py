@@ -148,6 +148,10 @@ class SearchSpace:
         """
         return self._rules.canonical(choices)
 
+    def origins(self, choices: Sequence[int]) -> tuple[int, ...]:
+        """For each position of the canonical form, the one whose choice has moved there."""
+        return self._rules.origins(choices)
+
     def architecture(self, choices: Sequence[int]) -> Architecture:
         """The canonical architecture of these choices."""
         return Architecture(self.canonical(choices))

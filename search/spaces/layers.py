@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...devices.errors import UsageError
-from ..choices import SKIP, Choice, Option
+from ..choices import SKIP, Choice, Kind, Option
 
 KEEP = "keep"
 """The option of a layer that has choices of its own."""
@@ -75,7 +75,9 @@ class Properties:
             yield Choice(name, (KEEP, SKIP))
         when = {name: (KEEP,)} if may_skip else {}
         for suffix, options in self._open():
-            yield Choice(f"{name}.{suffix}", options, when)
+            # An expansion is a width: that of the middle channels.
+            kind: Kind = "width" if suffix == "expansion" else "operation"
+            yield Choice(f"{name}.{suffix}", options, when, kind)
 
     def operation(self, options: Sequence[Option]) -> Operation | None:
         """As `LayerChoices`."""

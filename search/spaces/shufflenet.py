@@ -50,7 +50,7 @@ class ShuffleNetSpace(SearchSpace):
             unit, *shares = self._names(number)
             yield Choice(unit, UNITS)
             for share in shares:
-                yield Choice(share, CHANNEL_SHARES)
+                yield Choice(share, CHANNEL_SHARES, kind="width")
 
     def _all_pieces(self) -> Iterator[Piece]:
         stem = ConvBlock(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...devices.errors import UsageError
 from ...latency.blocks import Block, ConvBlock, MBConv
 from ...latency.ops import Activation
-from ..choices import Choice
+from ..choices import Choice, Kind
 from ..space import Piece, SearchSpace
 from .layers import LayerChoices, Operation
 
@@ -114,24 +114,24 @@ class StagedSpace(SearchSpace):
         if item.alike or kept == item.depths:
             return choices
         condition = {self.depth_name(stage): kept}
-        return [Choice(c.name, c.options, {**condition, **c.when}) for c in choices]
+        return [replace(choice, when={**condition, **choice.when}) for choice in choices]
 
     def _all_choices(self) -> Iterator[Choice]:
-        yield from self._one(RESOLUTION)
-        yield from self._one(STEM_WIDTH)
+        yield from self._one(RESOLUTION, "resolution")
+        yield from self._one(STEM_WIDTH, "width")
         for number, stage in enumerate(self.stages):
-            yield from self._one(self.width_name(number))
-            yield from self._one(self.depth_name(number))
+            yield from self._one(self.width_name(number), "width")
+            yield from self._one(self.depth_name(number), "depth")
             for layer in range(1 if stage.alike else stage.layers):
                 yield from self._layer_choices(number, layer)
         for name in self._heads:
-            yield from self._one(name)
+            yield from self._one(name, "width")
 
-    def _one(self, name: str) -> Iterator[Choice]:
+    def _one(self, name: str, kind: Kind) -> Iterator[Choice]:
         """The choice of this name, where there is more than one option."""
         options = self._options.get(name, ())
         if len(options) > 1:
-            yield Choice(name, options)
+            yield Choice(name, options, kind=kind)
 
     def _runs(self) -> Iterator[tuple[str, ...]]:
         for number, stage in enumerate(self.stages):

@@ -114,7 +114,7 @@ def test_log_probability_is_of_the_choices_as_sampled_not_of_their_canonical_for
         (architecture,) = step(strategy, lambda item: 0.9 if item.choices == (0, 1) else 0.1)
         sampled = strategy.evaluations[-1].choices
         assert architecture.choices == space.canonical(sampled)
-        reward, average = strategy.evaluations[-1].accuracy, strategy._average
+        reward, average = strategy.evaluations[-1].accuracy, strategy.policy.average
         sign = np.sign(reward - average / (1 - 0.95**strategy.step))
         for logits, old, choice in zip(strategy.logits, before, sampled, strict=True):
             if sign:
@@ -142,9 +142,9 @@ def test_changed_strength_recomputes_the_baseline_from_all_evaluations():
         for strategy in strategies:
             strategy.tell(strategy.ask(2), *worth)
     changed, always = strategies
-    assert changed._average != pytest.approx(always._average)
+    assert changed.policy.average != pytest.approx(always.policy.average)
     changed.change_strength(-0.7)
-    assert changed._average == pytest.approx(always._average)
+    assert changed.policy.average == pytest.approx(always.policy.average)
 
 
 @pytest.mark.parametrize(("strength", "warns"), [(-0.05, True), (-5.0, False)])
@@ -168,7 +168,7 @@ def test_reward_is_the_one_asked_for(reward):
     strategy = Reinforce(plain_space(), 10.0, steps=2, per_step=1, reward=reward, strength=-0.2)
     step(strategy, lambda _: 0.5, lambda _: 12.0)
     expected = {"soft": 0.5 * 1.2**-0.2, "hard": 0.5 * 1.2**-0.2, "absolute": 0.46}[reward]
-    assert strategy._average / 0.05 == pytest.approx(expected)
+    assert strategy.policy.average / 0.05 == pytest.approx(expected)
     assert absolute_reward(0.5, 12.0, 10.0, -0.2) == pytest.approx(0.46)
 
 
