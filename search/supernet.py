@@ -15,7 +15,7 @@ small architecture takes the time of a small one. An architecture's network is t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..devices.errors import UsageError
-from ..latency.blocks import MBConv
+from ..latency.blocks import Block, MBConv
 from ..latency.network import Network, block_graph
 from ..latency.ops import Conv, Flatten, Linear, Normalise
 from ..latency.torch_model import ConvNorm, TorchModel
+from .candidates import candidates
 from .data import at_resolution
 from .extraction import extract
 from .sgd import Region
@@ -113,14 +114,21 @@ class Supernet(nn.Module):
         statistics: Mapping[str, Tensor] | None = None,
         *,
         dropout: float = 0.0,
+        averaged: Collection[int] = (),
     ) -> Tensor:
         """(N, 3, height, width) -> logits (N, classes), all images through one architecture.
 
         Images are brought to the resolution that the architecture reads.
 
         Batch norms use the batch's statistics, or `statistics`, named as the buffers of the
-        architecture's `TorchModel`. Without the latter, `dropout` is the classifier's.
+        architecture's `TorchModel`. Without the latter, `dropout` is the classifier's, and of the
+        choices at positions `averaged` every option runs: what they decide gives the mean of its
+        candidates' outputs (op warm-up; TuNAS, Bender et al. 2020).
         """
+        if averaged:
+            if statistics is not None:
+                raise UsageError("candidates that are averaged use the batch's statistics alone")
+            return self._averaged(images, architecture, averaged, dropout)
         network = self.space.network(architecture)
         model = _bare_model(network)
         images = at_resolution(images, network.input_shape[1:])
@@ -142,7 +150,12 @@ class Supernet(nn.Module):
     def lent_layers(self, architecture: Architecture, model: TorchModel) -> list[LentLayer]:
         """What each layer of the architecture's network uses of the shared layers."""
         pieces = pieces_of(self.space, architecture)
-        kept = self._kept_channels(architecture, pieces)
+        return self._lent(model, pieces, self._kept_channels(architecture, pieces))
+
+    def _lent(
+        self, model: TorchModel, pieces: Sequence[int], kept: Mapping[int, Tensor]
+    ) -> list[LentLayer]:
+        """What each layer uses, given the piece of each block and channels kept of some pieces."""
         values: list[Channels] = [slice(0, model.graph.input_shape[0])]
         names = iter(model.layers)
         lent = []
@@ -185,6 +198,40 @@ class Supernet(nn.Module):
                 weights[f"{norm}.weight"] = shared.norm_weight[outputs]
                 weights[f"{norm}.bias"] = shared.norm_bias[outputs]
         return weights
+
+    def _averaged(
+        self,
+        images: Tensor,
+        architecture: Architecture,
+        averaged: Collection[int],
+        dropout: float,
+    ) -> Tensor:
+        """The forward pass piece by piece, each giving the weighted sum of its candidates."""
+        found = candidates(self.space, architecture, averaged)
+        value = at_resolution(images, self.space.network(architecture).input_shape[1:])
+        for piece, shares in enumerate(found):
+            outputs = [self._run(piece, block, value, dropout) for block in shares]
+            if len({output.shape for output in outputs}) > 1:
+                raise UsageError(
+                    f"space {self.space.name}: the candidates {[*shares]} of piece {piece} give "
+                    "different shapes, which have no mean"
+                )
+            value = torch.stack(
+                [share * output for share, output in zip(shares.values(), outputs, strict=True)]
+            ).sum(0)
+        return value
+
+    def _run(self, piece: int, block: Block | None, value: Tensor, dropout: float) -> Tensor:
+        """What a block at a piece of the space gives; what is left out hands on its input."""
+        if block is None:
+            return value
+        model = _bare_model(Network.chain([block]))
+        model.dropout = dropout
+        _use_batch_statistics(model)
+        lent = self._lent(model, [piece], {})
+        for layer in lent:
+            self._mark_active(layer)
+        return _tensor(functional_call(model, self.weights(lent), (value,)))
 
     def _shared(self, name: str) -> SharedLayer:
         layer = self.layers[name]

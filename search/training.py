@@ -19,6 +19,7 @@ from ..devices.errors import DamagedFileError, LatkitError, UsageError
 from .checkpoint import read_tensors, write_tensors
 from .data import Dataset
 from .loading import Batch, BatchLoader
+from .rmsprop import RMSProp
 from .sgd import SGD, Region
 
 CHECKPOINT_VERSION = 1
@@ -26,6 +27,9 @@ CHECKPOINT_SECONDS = 15.0
 """A killed run repeats at most this much training, and the step during which it was killed."""
 
 Schedule = Literal["linear", "cosine", "exponential"]
+OptimiserKind = Literal["sgd", "rmsprop"]
+
+OPTIMISERS: dict[OptimiserKind, type[SGD | RMSProp]] = {"sgd": SGD, "rmsprop": RMSProp}
 
 EXPONENTIAL_END = 0.01
 """Share of the first rate at which an exponential schedule would end, were there no floor."""
@@ -54,6 +58,7 @@ class TrainingSettings:
     floor_share: float = 0.0
     gradient_clip: float = 0.0
     average_decay: float = 0.0
+    optimiser: OptimiserKind = "sgd"
     momentum: float = 0.9
     weight_decay: float = 4e-5
     label_smoothing: float = 0.1
@@ -71,6 +76,10 @@ class TrainingSettings:
         if not 0 < self.crop <= 1:
             raise UsageError(
                 f"crop is a share of an image's area, above 0 and at most 1, not {self.crop}"
+            )
+        if self.optimiser not in OPTIMISERS:
+            raise UsageError(
+                f"there is no optimiser {self.optimiser}; choose one of {[*OPTIMISERS]}"
             )
 
     def rate(self, progress: float) -> float:
@@ -106,6 +115,14 @@ class Remembers(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a state that `state_dict` gave."""
+
+
+@runtime_checkable
+class LearnsAfterStep(Protocol):
+    """A way of learning that goes on once the weights were moved by what they learned."""
+
+    def after_step(self, batch: Batch) -> None:
+        """Called in the same step, with the same batch; leaves the weights and gradients alone."""
 
 
 def learn(loss: Tensor) -> float:
@@ -165,7 +182,7 @@ class Trainer:
         )
         self.steps = self._batches.steps
         self._active: dict[str, Region] = getattr(model, "active", {})
-        self._optimiser = SGD(
+        self._optimiser = OPTIMISERS[settings.optimiser](
             dict(model.named_parameters()),
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
@@ -225,6 +242,8 @@ class Trainer:
         self._optimiser.clear_gradients()
         if self._average is not None:
             self._average.update_parameters(self.model)
+        if isinstance(learn, LearnsAfterStep):
+            learn.after_step(batch)
         self.finished_steps += 1
         return value
 

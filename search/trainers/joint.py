@@ -1,0 +1,279 @@
+"""Weights and policy in one run (TuNAS, Bender et al. 2020, section 3 and released code).
+
+Each step samples an architecture, trains it on training images, scores it on validation images
+with the weights that it has just moved, and updates the policy by what accuracy and latency earn.
+At first a choice may be taken from the policy: all operations of a layer run and are averaged, or
+all filters are on, so that what is seldom sampled is trained too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...devices.errors import UsageError
+from ...latency.cost import CostModel
+from ..choices import SKIP
+from ..data import Dataset
+from ..loading import Batch
+from ..policy import Policy
+from ..reward import RewardKind, reward_of
+from ..space import Architecture, SearchSpace
+from ..strategy import Evaluation
+from ..supernet import Supernet
+from ..training import Progress, TrainingSettings, learn
+from .supernet import train_supernet
+
+
+def tunas_settings(epochs: int, batch_size: int = 64, seed: int = 0) -> TrainingSettings:
+    """TuNAS's way of training weights; its weight decay is recalled, not checked."""
+    return TrainingSettings(
+        epochs,
+        batch_size,
+        learning_rate=0.165 * batch_size / 256,
+        schedule="cosine",
+        warmup_share=0.025,
+        optimiser="rmsprop",
+        momentum=0.9,
+        weight_decay=4e-5,
+        label_smoothing=0.1,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a step samples, and what of it runs.
+
+    `sampled` is the policy's, and `replaced` says which of its choices warm-up has taken away. What
+    runs is `architecture`, with every option of the choices at the positions `averaged`. `counted`
+    are the choices whose log-probability has a gradient: those that are on and not replaced.
+    """
+
+    sampled: tuple[int, ...]
+    replaced: tuple[bool, ...]
+    architecture: Architecture
+    averaged: frozenset[int]
+    counted: tuple[bool, ...]
+
+
+class Joint:
+    """TuNAS's search: a step trains an architecture, scores it, and moves the policy.
+
+    Warm-up replaces each choice of an operation, and each one of a width, with a probability that
+    falls linearly from 1 to 0 over the share `operation_warmup`, `filter_warmup` of all steps; a
+    share of 0 switches it off. A replaced choice adds log p to the log-probability of the sample,
+    which no logit changes; another one log(1 - p) and its own. The policy must rest until then.
+
+    `per_step` architectures share the images of a step, as TuNAS's replicas do. Scoring takes
+    `scoring_batches` times as many images as training, drawn anew for each step, and the batch's
+    statistics. The latency is that of the architecture as sampled, without what warm-up adds to
+    it. `learning_rate`, the policy's, is as for `Reinforce`. Raises `UsageError` where a warm-up
+    outlasts the policy's delay, `UnreachableTargetError` where no architecture is that fast.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: Dataset,
+        cost: CostModel,
+        target_ms: float,
+        *,
+        reward: RewardKind = "absolute",
+        strength: float = -0.10,
+        learning_rate: float = 3e-4,
+        delay: float = 0.25,
+        operation_warmup: float = 0.25,
+        filter_warmup: float = 0.25,
+        per_step: int = 1,
+        scoring_batches: int = 4,
+    ) -> None:
+        cost.require_reachable(target_ms)
+        reward_of(reward, [], [], target_ms, strength)
+        for name, share in (("operation", operation_warmup), ("filter", filter_warmup)):
+            if not 0 <= share <= delay:
+                raise UsageError(
+                    f"{name} warm-up over a share of {share} of all steps would outlast the "
+                    f"policy's delay of {delay}: choose from 0 (none) to {delay}"
+                )
+        if per_step < 1 or scoring_batches < 1:
+            raise UsageError("a step takes at least one architecture, and one batch to score it")
+        self.supernet = supernet
+        self.data = data
+        self.cost = cost
+        self.target_ms = target_ms
+        self.reward: RewardKind = reward
+        self.strength = strength
+        self.operation_warmup = operation_warmup
+        self.filter_warmup = filter_warmup
+        self.per_step = per_step
+        self.scoring_batches = scoring_batches
+        space = supernet.space
+        self.policy = Policy(space.option_counts, learning_rate=learning_rate, delay=delay)
+        self.draws: list[Draw] = []
+        self.evaluations: list[Evaluation] = []
+        self._warm_options = tuple(
+            _warm_option(space, index) for index in range(len(space.choices))
+        )
+
+    def best(self) -> Architecture:
+        """The most probable option of every choice, made canonical."""
+        return self.supernet.space.architecture(self.policy.mode())
+
+    def __call__(self, batch: Batch) -> float:
+        """Sample, and learn from a batch; returns its loss."""
+        count = len(batch.labels)
+        if count < 2 * self.per_step:
+            raise UsageError(
+                f"{count} images are too few for {self.per_step} architectures a step: each needs "
+                "two of them at least"
+            )
+        self.draws = self.draw(batch.progress, batch.random)
+        total = 0.0
+        for draw, part in zip(self.draws, _parts(count, self.per_step), strict=True):
+            own = replace(batch, inputs=batch.inputs[part], labels=batch.labels[part])
+            logits = self.supernet(own.inputs, draw.architecture, averaged=draw.averaged)
+            total += learn(own.loss(logits) * (len(own.labels) / count))
+        return total
+
+    def after_step(self, batch: Batch) -> None:
+        """Score what the step has trained, and update the policy.
+
+        `evaluations` then holds what the step's architectures, as sampled, were found to be worth.
+        """
+        space = self.supernet.space
+        sampled = [space.architecture(draw.sampled) for draw in self.draws]
+        latencies_ms = self.cost.latency_ms(space.encode(sampled)).tolist()
+        accuracies = self._accuracies(batch)
+        self.evaluations = [
+            Evaluation(architecture, draw.sampled, accuracy, latency_ms)
+            for architecture, draw, accuracy, latency_ms in zip(
+                sampled, self.draws, accuracies, latencies_ms, strict=True
+            )
+        ]
+        rewards = reward_of(self.reward, accuracies, latencies_ms, self.target_ms, self.strength)
+        self.policy.update(
+            [draw.sampled for draw in self.draws],
+            [draw.counted for draw in self.draws],
+            rewards,
+            batch.progress,
+        )
+
+    def draw(self, progress: float, random: np.random.Generator) -> list[Draw]:
+        """What a step trains and scores, after this share of all steps."""
+        sampled = self.policy.sample(self.per_step, random)
+        chances = self._chances(progress)
+        replaced = random.random((self.per_step, len(chances))) < chances
+        return [
+            self._warmed(row, tuple(taken))
+            for row, taken in zip(sampled, replaced.tolist(), strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The policy, and the settings that it is learned under."""
+        return {"settings": self._settings(), "policy": self.policy.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a state that `state_dict` gave; `UsageError` where it is of other settings."""
+        own, found = self._settings(), state["settings"]
+        differing = [name for name in own if own[name] != found.get(name)]
+        if differing:
+            raise UsageError(
+                f"the saved search has another {', '.join(differing)}. Delete its checkpoint, or "
+                "choose another place for this one."
+            )
+        self.policy.load_state(state["policy"])
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "target": self.target_ms,
+            "reward": self.reward,
+            "strength": self.strength,
+            "learning_rate": self.policy.learning_rate,
+            "delay": self.policy.delay,
+            "operation_warmup": self.operation_warmup,
+            "filter_warmup": self.filter_warmup,
+            "per_step": self.per_step,
+            "scoring_batches": self.scoring_batches,
+        }
+
+    def _chances(self, progress: float) -> list[float]:
+        """For each choice the probability that warm-up replaces it."""
+        shares = {"operation": self.operation_warmup, "width": self.filter_warmup}
+        return [
+            max(0.0, 1 - progress / share) if (share := shares.get(choice.kind, 0.0)) else 0.0
+            for choice in self.supernet.space.choices
+        ]
+
+    def _warmed(self, sampled: tuple[int, ...], replaced: tuple[bool, ...]) -> Draw:
+        space = self.supernet.space
+        run = tuple(
+            warm if taken else choice
+            for choice, taken, warm in zip(sampled, replaced, self._warm_options, strict=True)
+        )
+        # Layers of a run move to their canonical places, and their warm-up with them.
+        averaged = frozenset(
+            position
+            for position, origin in enumerate(space.origins(run))
+            if replaced[origin] and space.choices[origin].kind == "operation"
+        )
+        counted = tuple(
+            on and not taken for on, taken in zip(space.active(run), replaced, strict=True)
+        )
+        return Draw(sampled, replaced, space.architecture(run), averaged, counted)
+
+    @torch.no_grad()
+    def _accuracies(self, batch: Batch) -> list[float]:
+        """For each draw the share of its validation images that it classifies correctly."""
+        part = self.data.validation
+        size = min(self.scoring_batches * len(batch.labels), len(part))
+        chosen = torch.from_numpy(batch.random.permutation(len(part))[:size])
+        inputs = self.data.inputs(part.read(chosen)).to(batch.inputs)
+        labels = part.labels[chosen].to(batch.labels)
+        found = []
+        for draw, images in zip(self.draws, _parts(size, self.per_step), strict=True):
+            logits = self.supernet(inputs[images], draw.architecture, averaged=draw.averaged)
+            found.append((logits.argmax(1) == labels[images]).double().mean().item())
+        return found
+
+
+def train_jointly(
+    joint: Joint,
+    settings: TrainingSettings,
+    *,
+    checkpoint: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Architecture:
+    """Search from the beginning, or from `checkpoint`, to the end; the architecture it ends with.
+
+    `tunas_settings` are the paper's.
+    """
+    train_supernet(
+        joint.supernet,
+        joint.data,
+        settings,
+        learn=joint,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return joint.best()
+
+
+def _warm_option(space: SearchSpace, position: int) -> int:
+    """The option that stands for a replaced choice: the largest width, or one that is no skip."""
+    choice = space.choices[position]
+    if choice.kind == "width":
+        return max(range(len(choice.options)), key=lambda index: float(choice.options[index]))
+    return next((index for index, option in enumerate(choice.options) if option != SKIP), 0)
+
+
+def _parts(count: int, parts: int) -> list[slice]:
+    """`count` images as `parts` slices, as equal as can be."""
+    edges = np.linspace(0, count, parts + 1).astype(int).tolist()
+    return [slice(start, stop) for start, stop in pairwise(edges)]
