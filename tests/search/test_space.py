@@ -83,6 +83,16 @@ def test_size_counts_canonical_architectures_and_they_are_the_distinct_networks(
     assert space.size() == len(canonical) == len(networks)
 
 
+def test_origins_say_which_choice_moved_where():
+    space = skip_space(3)
+    # The second and third layer move up, past the first, which is skipped.
+    assert space.canonical((1, 0, 2, 0)) == (0, 2, 1, 0)
+    assert space.origins((1, 0, 2, 0)) == (1, 2, 0, 3)
+    for choices in every_choice(space):
+        canonical = space.canonical(choices)
+        assert canonical == tuple(choices[origin] for origin in space.origins(choices))
+
+
 def test_size_of_a_space_beyond_64_bits_is_exact():
     names = [f"c{n}" for n in range(100)]
     space = SearchSpace("large", [Choice(name, tuple(range(7))) for name in names], [])

@@ -46,6 +46,25 @@ def test_size_is_the_number_of_distinct_networks(name):
     assert space.size() == len(networks)
 
 
+def test_choices_say_of_what_kind_they_are():
+    spaces = [
+        space_of(STAGES["of a depth"], resolutions=(16, 32), stem=(8, 16), heads=(8, 16)),
+        space_of(Stage((8,), 2, 1, Properties((3, 5), (3, 6), (False, True)), may_skip=True)),
+    ]
+    kinds = {choice.name: choice.kind for space in spaces for choice in space.choices}
+    assert kinds == {
+        "resolution": "resolution",
+        "stem.width": "width",
+        "stage1.width": "width",
+        "stage1.depth": "depth",
+        **{f"stage1.layer{layer}": "operation" for layer in (1, 2, 3)},
+        **{f"stage1.layer{layer}.kernel": "operation" for layer in (1, 2)},
+        **{f"stage1.layer{layer}.expansion": "width" for layer in (1, 2)},
+        **{f"stage1.layer{layer}.squeeze_excite": "operation" for layer in (1, 2)},
+        "head.width": "width",
+    }
+
+
 def test_skips_move_to_the_end_with_what_was_chosen_beside_them():
     space = space_of(Stage((8,), 3, 1, PROPERTIES, may_skip=True))
     names = [choice.name for choice in space.choices]
