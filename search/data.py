@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -151,20 +152,33 @@ def halves(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
 
     The halves differ by at most one image of each class.
     """
+    return divided(data, 0.5, seed)
+
+
+def divided(data: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """The data set twice: with this share of the training images, and with the others.
+
+    All else is shared. Each class is divided so, to within an image. Raises `UsageError` where one
+    of them would have no image.
+    """
     random = np.random.default_rng(seed)
     labels = data.train.labels.numpy()
-    first: list[int] = []
-    second: list[int] = []
+    parts: tuple[list[int], list[int]] = ([], [])
     for label in range(len(data.classes)):
         members = random.permutation(np.flatnonzero(labels == label)).tolist()
-        # The larger part goes to the half that has fewer images.
-        smaller, larger = sorted((first, second), key=len)
-        smaller += members[: -(-len(members) // 2)]
-        larger += members[-(-len(members) // 2) :]
+        wanted = math.floor(share * (len(parts[0]) + len(parts[1]) + len(members)))
+        count = min(max(wanted - len(parts[0]), 0), len(members))
+        parts[0].extend(members[:count])
+        parts[1].extend(members[count:])
+    if not all(parts):
+        raise UsageError(
+            f"a share of {share} of {len(labels)} training images leaves one part without any"
+        )
     found = []
-    for number, chosen in enumerate((first, second)):
+    for number, chosen in enumerate(parts):
         part = data.train.only(torch.tensor(sorted(chosen)))
-        found.append(replace(data, train=part, key=f"{data.key} half {number} of {seed}"))
+        key = f"{data.key} part {number} at {share} of {seed}"
+        found.append(replace(data, train=part, key=key))
     return found[0], found[1]
 
 

@@ -21,6 +21,7 @@ class Batch:
     """What a step learns from: inputs (N, 3, height, width), and the class of each (N,).
 
     `random` holds the step's random numbers, `progress` is the share of all steps that are done.
+    Steps and epochs count from 0.
     """
 
     inputs: Tensor
@@ -30,6 +31,7 @@ class Batch:
     progress: float
     label_smoothing: float
     classes: int
+    epoch: int = 0
 
     def loss(self, logits: Tensor) -> Tensor:
         """Cross entropy of logits (N, classes), with label smoothing.
@@ -88,6 +90,7 @@ class BatchLoader:
             step / self.steps,
             self.label_smoothing,
             len(self.data.classes),
+            step // self._epoch_steps,
         )
 
     def indices(self, step: int) -> Tensor:

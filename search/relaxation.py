@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from ..latency.blocks import Block
 from .space import Architecture, Piece
 
 Weights = Mapping[str, NDArray[np.floating[Any]]]
-"""By the name of a mixture, a weight for each of its candidates."""
+"""By the name of a mixture or a sink, a weight for each of its candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,18 @@ class Mixture:
 
     name: str
     candidates: tuple[Block | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """The end of a stage: a weighted sum of what its layers give, a weight for each depth.
+
+    `pieces` are the indices of the last layers that the depths keep (TF-NAS, Hu et al. 2020,
+    section 3.2: sink-connecting).
+    """
+
+    name: str
+    pieces: tuple[int, ...]
 
 
 class RelaxableSpace(Protocol):
@@ -47,3 +59,11 @@ class RelaxableSpace(Protocol):
 
     def discretise(self, weights: Weights) -> Architecture:
         """The architecture that the strongest candidates make."""
+
+
+@runtime_checkable
+class SinkConnected(Protocol):
+    """A relaxable space in which the depth of a stage can be weighted too."""
+
+    def sinks(self) -> Mapping[int, Sink]:
+        """By the index of a stage's last piece, the sink that stands behind it."""

@@ -1,7 +1,8 @@
 """A supernet in which all candidates of a place run, weighted: what gradients choose between.
 
 Each place has the weights of its candidates to itself, and places of equal cells share how their
-candidates are weighted (DARTS, Liu et al. 2019, section 2.2).
+candidates are weighted (DARTS, Liu et al. 2019, section 2.2). Where stages have depths, sinks weigh
+those too (TF-NAS, Hu et al. 2020, section 3.2).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..devices.errors import UsageError
 from ..latency.blocks import Block, ConcatOf, Nothing, SumOf
 from ..latency.network import INPUT as INPUT_NODE
 from ..latency.torch_model import TorchModel
-from .relaxation import RelaxableSpace
+from .relaxation import RelaxableSpace, SinkConnected
 from .space import Architecture, SearchSpace
 from .supernet import initialise, pieces_of
 
@@ -33,15 +34,16 @@ class RelaxedSupernet(nn.Module):
         super().__init__()
         self.space = space
         self.mixtures = dict(space.mixtures())
+        self.sinks = dict(space.sinks()) if isinstance(space, SinkConnected) else {}
         self.candidates = nn.ModuleDict()
-        self._fixed: dict[int, Block] = {}
+        self.fixed: dict[int, Block] = {}
         for index, piece in enumerate(space.pieces):
             if index in self.mixtures:
                 blocks: tuple[Block | None, ...] = self.mixtures[index].candidates
             elif not piece.choices:
                 block = piece.build()
                 assert block is not None
-                blocks, self._fixed[index] = (block,), block
+                blocks, self.fixed[index] = (block,), block
             else:
                 blocks = ()  # a sum of what its edges give
             for number, candidate in enumerate(blocks):
@@ -57,30 +59,45 @@ class RelaxedSupernet(nn.Module):
                 module.weight.requires_grad_(affine)
                 module.bias.requires_grad_(affine)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """By the name of each mixture and sink, how many candidates it has."""
+        mixtures = {item.name: len(item.candidates) for item in self.mixtures.values()}
+        return mixtures | {sink.name: len(sink.pieces) for sink in self.sinks.values()}
+
     def forward(self, images: Tensor, weights: Mapping[str, CandidateWeights]) -> Tensor:
         """(N, 3, height, width) -> logits (N, classes).
 
-        `weights` has a vector for each mixture's name, an entry for each of its candidates. Those
-        whose entry is a plain 0 are not run.
+        `weights` has a vector for the name of each mixture and sink, an entry for each of its
+        candidates. Those whose entry is a plain 0 are not run, nor layers beyond all depths that
+        have another one.
         """
+        unused = self._unused(weights)
         values: list[Tensor] = []
         for index, sources in enumerate(self.space.sources):
             read = [images if source == INPUT_NODE else values[source] for source in sources]
-            if index in self.mixtures:
+            if index in unused:
+                values.append(read[0])
+            elif index in self.mixtures:
                 values.append(self._mixed(index, read[0], weights[self.mixtures[index].name]))
-            elif index not in self._fixed or isinstance(self._fixed[index], SumOf):
+            elif index not in self.fixed or isinstance(self.fixed[index], SumOf):
                 values.append(torch.stack(read).sum(0))
-            elif isinstance(self._fixed[index], ConcatOf):
+            elif isinstance(self.fixed[index], ConcatOf):
                 values.append(torch.cat(read, 1))
             else:
                 values.append(self._run(f"{index}_0", read[0]))
+            if index in self.sinks:
+                sink = self.sinks[index]
+                depths = zip(sink.pieces, weights[sink.name], strict=True)
+                terms = [weight * values[piece] for piece, weight in depths if _counts(weight)]
+                values[index] = sum(terms[1:], terms[0])
         return values[-1]
 
     def extract(self, architecture: Architecture) -> TorchModel:
         """The architecture's network with a copy of its candidates' weights and statistics."""
         assert isinstance(self.space, SearchSpace)
         network = self.space.network(architecture)
-        model = TorchModel(network)
+        model = TorchModel(network).to(next(self.parameters()).dtype)
         target = model.state_dict()
         with torch.no_grad():
             for node, (piece, block) in enumerate(
@@ -93,6 +110,17 @@ class RelaxedSupernet(nn.Module):
                     target[key.replace("layers.", f"layers.{node}_", 1)].copy_(value)
         return model
 
+    def _unused(self, weights: Mapping[str, CandidateWeights]) -> set[int]:
+        """The pieces of layers that no depth with a weight keeps."""
+        found: set[int] = set()
+        for end, sink in self.sinks.items():
+            depths = zip(sink.pieces, weights[sink.name], strict=True)
+            kept = [piece for piece, weight in depths if _counts(weight)]
+            if not kept:
+                raise UsageError(f"no depth of {sink.name} has a weight: the stage gives nothing")
+            found.update(range(max(kept) + 1, end + 1))
+        return found
+
     def _mixed(self, index: int, value: Tensor, weights: CandidateWeights) -> Tensor:
         """The weighted sum of a mixture's candidates; zeros where none is run."""
         blocks = [block for block in self.mixtures[index].candidates if block is not None]
@@ -100,7 +128,7 @@ class RelaxedSupernet(nn.Module):
         for number, (candidate, weight) in enumerate(
             zip(self.mixtures[index].candidates, weights, strict=True)
         ):
-            if candidate is not None and (isinstance(weight, Tensor) or weight != 0):
+            if candidate is not None and _counts(weight):
                 total = total + weight * self._run(f"{index}_{number}", value)
         return total
 
@@ -118,3 +146,8 @@ class RelaxedSupernet(nn.Module):
                 raise UsageError(f"{block} is no candidate of {self.mixtures[piece].name}")
             return f"{piece}_{candidates.index(block)}"
         return f"{piece}_0" if f"{piece}_0" in self.candidates else None
+
+
+def _counts(weight: Tensor | float) -> bool:
+    """Whether what has this weight is to be run."""
+    return isinstance(weight, Tensor) or weight != 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ...devices.errors import UsageError
 from ...latency.blocks import Block, ConvBlock, MBConv
 from ...latency.ops import Activation
-from ..choices import Choice, Kind
-from ..space import Piece, SearchSpace
+from ..choices import SKIP, Choice, Kind
+from ..relaxation import Mixture, Sink, Weights
+from ..space import Architecture, Piece, SearchSpace
 from .layers import LayerChoices, Operation
 
 RESOLUTION = "resolution"
@@ -105,6 +109,71 @@ class StagedSpace(SearchSpace):
         if self.stages[stage].alike:
             return (f"stage{stage + 1}.layers",) * self.stages[stage].layers
         return tuple(f"stage{stage + 1}.layer{n + 1}" for n in range(self.stages[stage].layers))
+
+    def mixtures(self) -> dict[int, Mixture]:
+        """By the index of a piece, a layer's operations, where there is something to choose.
+
+        Raises `UsageError` where more than operations and the depths of stages is chosen.
+        """
+        self._check_relaxable()
+        found = {}
+        for number, stage in enumerate(self.stages):
+            kept = (stage.layers,) if len(stage.depths) > 1 else ()
+            for layer, index in enumerate(self._stage_pieces(number)):
+                piece = self.pieces[index]
+                if piece.choices:
+                    choices = self._layer_choices(number, layer)
+                    options = itertools.product(*(choice.options for choice in choices))
+                    candidates = tuple(piece.build(*kept, *chosen) for chosen in options)
+                    found[index] = Mixture(self.layer_names(number)[layer], candidates)
+        return found
+
+    def sinks(self) -> dict[int, Sink]:
+        """By the index of a stage's last piece, its depths.
+
+        Each stage keeps a layer at least, so that its input, which TF-NAS adds where the shapes
+        match, is never among them. TF-NAS's own stages all change the shape.
+        """
+        found = {}
+        for number, stage in enumerate(self.stages):
+            if len(stage.depths) > 1:
+                pieces = self._stage_pieces(number)
+                ends = tuple(pieces[depth - 1] for depth in stage.depths)
+                found[pieces[-1]] = Sink(self.depth_name(number), ends)
+        return found
+
+    def discretise(self, weights: Weights) -> Architecture:
+        """The architecture of the strongest operations, and the strongest depth of each stage."""
+        chosen = {sink.name: int(np.argmax(weights[sink.name])) for sink in self.sinks().values()}
+        for number in range(len(self.stages)):
+            for layer, name in enumerate(self.layer_names(number)):
+                names = [choice.name for choice in self._layer_choices(number, layer)]
+                if names:
+                    counts = [self.option_counts[self.position(choice)] for choice in names]
+                    best = np.unravel_index(int(np.argmax(weights[name])), counts)
+                    chosen |= dict(zip(names, map(int, best), strict=True))
+        return self.architecture([chosen[choice.name] for choice in self.choices])
+
+    def _check_relaxable(self) -> None:
+        layered = {
+            choice.name
+            for number, stage in enumerate(self.stages)
+            for layer in range(stage.layers)
+            for choice in self._layer_choices(number, layer)
+            if SKIP not in choice.options
+        }
+        layered |= {self.depth_name(number) for number in range(len(self.stages))}
+        for choice in self.choices:
+            if choice.name not in layered:
+                raise UsageError(
+                    f"space {self.name} can't be relaxed: {choice.name} chooses neither between "
+                    "operations nor between the depths of a stage. Give it one option."
+                )
+
+    def _stage_pieces(self, stage: int) -> range:
+        """Indices of the pieces of a stage's layers; the stem is the first piece of all."""
+        first = 1 + sum(before.layers for before in self.stages[:stage])
+        return range(first, first + self.stages[stage].layers)
 
     def _layer_choices(self, stage: int, layer: int) -> list[Choice]:
         """The choices of a layer, the depth that keeps it being one of their conditions."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..alphas import Alphas
 from ..loading import Ahead, Batch, BatchLoader
 from ..relaxed import RelaxedSupernet
 from ..space import Architecture
@@ -49,36 +50,33 @@ class Bilevel:
         self.ahead = ahead
         self.difference = difference
         self._held_out = Ahead(held_out)
-        counts = {item.name: len(item.candidates) for item in supernet.mixtures.values()}
-        random = torch.Generator().manual_seed(seed)
-        like = next(supernet.parameters())
-        self.alphas: dict[str, nn.Parameter] = {}
-        for name in sorted(counts):
-            drawn = INITIAL_DEVIATION * torch.randn(counts[name], generator=random)
-            self.alphas[name] = nn.Parameter(drawn.to(like))
-        self._optimiser = torch.optim.Adam(
-            self.alphas.values(), learning_rate, betas, weight_decay=weight_decay
+        self._alphas = Alphas(
+            supernet.counts,
+            next(supernet.parameters()),
+            learning_rate=learning_rate,
+            betas=betas,
+            weight_decay=weight_decay,
+            deviation=INITIAL_DEVIATION,
+            seed=seed,
         )
+        self.alphas = self._alphas.vectors
 
     def __call__(self, batch: Batch) -> float:
         """Move the architecture, then learn from a batch; returns the batch's loss."""
         held_out = self._held_out.batch(batch.step)
-        gradients = self.architecture_gradients(batch, held_out)
-        for alpha, gradient in zip(self.alphas.values(), gradients, strict=True):
-            alpha.grad = gradient
-        self._optimiser.step()
-        value = learn(self._loss(batch))
-        self._optimiser.zero_grad()
-        return value
+        self._alphas.move(self.architecture_gradients(batch, held_out))
+        outputs = self.supernet(
+            batch.inputs, {name: weight.detach() for name, weight in self.weights().items()}
+        )
+        return learn(batch.loss(outputs))
 
     def weights(self) -> dict[str, Tensor]:
-        """The softmax weight of each candidate, by the name of its mixture."""
-        return {name: alpha.softmax(0) for name, alpha in self.alphas.items()}
+        """The softmax weight of each candidate, by the name of its mixture or sink."""
+        return self._alphas.softmax()
 
     def best(self) -> Architecture:
         """The architecture that the strongest candidates make."""
-        found = {name: weight.detach().cpu().numpy() for name, weight in self.weights().items()}
-        return self.supernet.space.discretise(found)
+        return self.supernet.space.discretise(self._alphas.arrays())
 
     def architecture_gradients(self, batch: Batch, held_out: Batch) -> list[Tensor]:
         """Gradient of the loss on held-out images, by the architecture's parameters in turn."""
@@ -91,8 +89,10 @@ class Bilevel:
             loss = self._loss(held_out)
             found = torch.autograd.grad(loss, [*alphas, *weights])
         direct, vector = found[: len(alphas)], found[len(alphas) :]
-        norm = torch.sqrt(sum((part.square().sum() for part in vector), torch.zeros(())))
-        step = self.difference / float(norm)
+        norm = float(torch.sqrt(sum((part.square().sum() for part in vector), torch.zeros(()))))
+        if norm == 0:
+            return list(direct)  # the loss does not change with the weights
+        step = self.difference / norm
         sides = []
         for sign in (1, -1):
             with _moved(weights, vector, sign * step):
@@ -104,15 +104,11 @@ class Bilevel:
 
     def state_dict(self) -> dict[str, Any]:
         """The architecture's parameters and their optimiser's state."""
-        alphas = {name: alpha.detach().clone() for name, alpha in self.alphas.items()}
-        return {"alphas": alphas, "optimiser": self._optimiser.state_dict()}
+        return self._alphas.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a state that `state_dict` gave; `KeyError` where one of the mixtures is missing."""
-        with torch.no_grad():
-            for name, alpha in self.alphas.items():
-                alpha.copy_(state["alphas"][name])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._alphas.load_state_dict(state)
 
     def _loss(self, batch: Batch) -> Tensor:
         return batch.loss(self.supernet(batch.inputs, self.weights()))

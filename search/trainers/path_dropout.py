@@ -41,8 +41,8 @@ class PathDropout:
         return total
 
     def kept(self, progress: float, random: np.random.Generator) -> dict[str, list[float]]:
-        """By the name of a mixture, 1 for each candidate that is kept and 0 for the others."""
-        counts = {item.name: len(item.candidates) for item in self.supernet.mixtures.values()}
+        """By the name of a mixture or a sink, 1 for each candidate that is kept, else 0."""
+        counts = self.supernet.counts
         found = {}
         for name in sorted(counts):
             count = counts[name]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
-from latkit.search.data import augment, load_data
+from latkit.search.data import augment, divided, load_data
 from PIL import Image
 
 
@@ -52,6 +52,27 @@ def test_parts_are_disjoint_complete_and_hold_every_class(tmp_path_factory, coun
     for part, numbers in zip(parts(data), found, strict=True):
         assert part.labels.tolist() == [number % classes for number in numbers]
         assert set(part.labels.tolist()) == set(range(classes))
+
+
+@settings(deadline=None, max_examples=20)
+@given(count=st.integers(24, 90), share=st.floats(0.1, 0.9), seed=st.integers(0, 99))
+def test_training_images_are_divided_by_class(tmp_path_factory, count, share, seed):
+    file = tmp_path_factory.mktemp("data") / "images.npz"
+    images, labels = numbered_images(count, 2)
+    np.savez(file, images=images, labels=labels)
+    data = load_data(file, image_size=8)
+    one, other = divided(data, share, seed)
+    found = [numbers_in(one.train), numbers_in(other.train)]
+    assert sorted(itertools.chain(*found)) == numbers_in(data.train)
+    for label, whole in enumerate(data.train.labels.bincount()):
+        assert abs(int((one.train.labels == label).sum()) - share * int(whole)) <= 1
+    assert one.test is other.test is data.test
+    assert len({one.key, other.key, data.key}) == 3
+
+
+def test_a_share_that_leaves_a_part_without_images_is_refused():
+    with pytest.raises(UsageError, match="without any"):
+        divided(load_data(image_size=8), 1.0)
 
 
 def test_digits_are_split_in_proportion_and_by_seed():

@@ -1,5 +1,7 @@
 """Relaxed supernets, and DARTS's two levels of learning."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,18 @@ def test_gradient_of_the_architecture_is_autograds(data, second_order):
         first = rule.architecture_gradients(train, held_out)
         size = sum(part.abs().sum() for part in exact)
         assert sum((a - b).abs().sum() for a, b in zip(first, exact, strict=True)) > 1e-3 * size
+
+
+def test_a_loss_that_weights_do_not_change_leaves_the_first_order(data):
+    supernet = RelaxedSupernet(NasBench201Space(2, SCALE, cells=1)).double().train()
+    for weight in list(supernet.candidates.values())[-1].layers["classifier"].parameters():
+        torch.nn.init.zeros_(weight)
+    # Two equal logits are what labels that are smoothed to the end ask for.
+    loader = replace(loader_of(data), label_smoothing=1)
+    batch = doubled(loader.batch(0))
+    batch = replace(batch, labels=batch.labels % 2, classes=2)
+    rule = Bilevel(supernet, loader, second_order=True)
+    assert all((gradient == 0).all() for gradient in rule.architecture_gradients(batch, batch))
 
 
 def test_looking_ahead_leaves_the_weights_as_they_were(data):
