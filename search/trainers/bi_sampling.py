@@ -18,7 +18,7 @@ from torch import Tensor
 from ...devices.errors import UsageError
 from ...latency.blocks import Block
 from ..alphas import Alphas
-from ..loading import Batch, BatchLoader
+from ..loading import Ahead, Batch, BatchLoader
 from ..relaxed import CandidateWeights, RelaxedSupernet
 from ..relaxed_latency import RelaxedLatency
 from ..space import Architecture
@@ -80,7 +80,7 @@ class BiSampling:
         self.latency_weight = latency_weight
         self._temperature = temperature
         self._cooling = cooling
-        self._held_out = held_out
+        self._held_out = Ahead(held_out)
         self._operations = {mixture.name for mixture in supernet.mixtures.values()}
         self._alphas = Alphas(
             supernet.counts,
@@ -156,9 +156,7 @@ class BiSampling:
 
     def _move(self, batch: Batch) -> None:
         turn = batch.step // self.interval
-        loss = self.architecture_loss(
-            self._held_out.batch(turn % self._held_out.steps), self.gumbel_weights(batch)
-        )
+        loss = self.architecture_loss(self._held_out.batch(turn), self.gumbel_weights(batch))
         gradients = torch.autograd.grad(loss, list(self.alphas.values()))
         self._alphas.move(gradients)
         self._alphas.normalise()
