@@ -1,4 +1,4 @@
-"""Blocks to try things on: an example of every kind, and a hypothesis strategy for each."""
+"""Blocks to try things on: an example of every kind, some variations, a strategy for each kind."""
 
 from __future__ import annotations
 
@@ -38,10 +38,17 @@ EXAMPLES: list[Block] = [
     Pointwise(in_channels=8, height=9, width=7, out_channels=12),
     MBConv(in_channels=16, height=14, width=14, out_channels=16, expanded_channels=96),
     Pooling(in_channels=8, height=9, width=8),
-    LinearBlock(in_features=20, out_features=10),
+    LinearBlock(in_features=20, out_features=10, activation="relu"),
     Skip(in_channels=8, height=9, width=7),
     Sum(in_channels=8, height=9, width=7),
-    Head(in_channels=8, height=4, width=4, hidden_channels=32, classes=10),
+    Head(
+        in_channels=16,
+        height=7,
+        width=7,
+        hidden_channels=64,
+        classes=20,
+        activation="hard_swish",
+    ),
     PooledHead(
         in_channels=8, height=4, width=4, hidden_channels=24, pooled_features=32, classes=10
     ),
@@ -60,6 +67,28 @@ EXAMPLES: list[Block] = [
     ConcatOf(in_channels=8, height=9, width=7, inputs=4),
 ]
 """One block of every kind."""
+
+STRIDED_CONV = ConvBlock(16, 12, 12, out_channels=24, kernel=5, stride=2)
+SQUEEZE_EXCITE = MBConv(16, 12, 12, out_channels=16, expanded_channels=64, squeeze_excite=True)
+VARIATIONS: list[Block] = [
+    *(ConvBlock(3, 17, 15, out_channels=8, activation=name) for name in ACTIVATIONS),
+    STRIDED_CONV,
+    Depthwise(12, 14, 15, kernel=7, stride=2, activation="swish"),
+    Pointwise(32, 9, 9, out_channels=16),
+    SQUEEZE_EXCITE,
+    MBConv(16, 13, 13, out_channels=24, expanded_channels=48, activation="hard_swish"),
+    MBConv(16, 13, 13, out_channels=24, expanded_channels=16, kernel=5, stride=2),
+    Pooling(8, 13, 12, pool="max"),
+    Pooling(8, 13, 12, pool="average"),
+]
+"""What the kinds of mobile networks look like otherwise."""
+
+INT8_UNSETTLED: set[type[Block]] = {
+    *(BottleneckConv, BottleneckPool, CellConv, Classifier, FactorisedConv, FactorisedReduce),
+    *(Nothing, PooledHead, ResidualReduction, SeparableConv, ShuffleXception),
+}
+"""Kinds whose int8 form is not settled: one begins with an activation, ends in float, is constant,
+or has more layers in a row than the tolerances of int8's tests allow for."""
 
 channels, pixels = st.integers(1, 20), st.integers(1, 14)
 image = {"in_channels": channels, "height": pixels, "width": pixels}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from block_cases import SQUEEZE_EXCITE, STRIDED_CONV
 from precision.reference import (
     BLOCKS,
     RUNTIMES,
@@ -49,7 +50,7 @@ def test_float16_is_float32_but_for_its_spacing(made, block, runtime):
 
 
 def test_float16_onnx_holds_nothing_of_float32(made):
-    path, _ = made(BLOCKS[10], "onnxruntime")
+    path, _ = made(SQUEEZE_EXCITE, "onnxruntime")
     graph = onnx.load(path).graph
     values = [*graph.input, *graph.output, *graph.value_info]
     types = {item.type.tensor_type.elem_type for item in values}
@@ -61,8 +62,8 @@ def test_float16_onnx_holds_nothing_of_float32(made):
 def test_float16_tflite_has_weights_of_half_the_size_that_xnnpack_takes(made):
     from ai_edge_litert.interpreter import Interpreter
 
-    path, _ = made(BLOCKS[7], "litert")
-    wide, _ = made(BLOCKS[7], "litert", "float32")
+    path, _ = made(STRIDED_CONV, "litert")
+    wide, _ = made(STRIDED_CONV, "litert", "float32")
     weights = 24 * 16 * 5 * 5
     saved = wide.stat().st_size - path.stat().st_size
     assert 2 * weights - 1000 < saved < 2 * weights + 1000
@@ -79,7 +80,7 @@ def test_float16_tflite_has_weights_of_half_the_size_that_xnnpack_takes(made):
 def test_float16_tflite_says_that_values_may_be_float16_too(made):
     from ai_edge_litert import schema_py_generated as schema
 
-    path, _ = made(BLOCKS[7], "litert")
+    path, _ = made(STRIDED_CONV, "litert")
     model = schema.ModelT.InitFromPackedBuf(bytearray(path.read_bytes()), 0)
     (note,) = [item for item in model.metadata if item.name == b"reduced_precision_support"]
     assert bytes(model.buffers[note.buffer].data) == b"fp16accfp16"

@@ -93,18 +93,17 @@ def test_mbconv_with_squeeze_excite_by_hand():
     )
 
 
-def test_pooling_and_linear_by_hand():
-    (pool,) = block_counts(Pooling(in_channels=4, height=8, width=8)).kernels
-    assert pool.kind == "pool" and pool.flops == 4 * 16 * 9
-    (linear,) = block_counts(LinearBlock(in_features=10, out_features=7)).kernels
-    assert linear.kind == "linear" and linear.flops == 2 * 70
-    assert linear.weight_bytes == 4 * 77
-
-
-def test_identity_has_no_kernels_and_a_sum_one():
-    assert block_counts(Skip(in_channels=4, height=8, width=8)).kernels == ()
-    (kernel,) = block_counts(Sum(in_channels=4, height=8, width=8)).kernels
-    assert (kernel.operation, kernel.flops) == ("Add", 256)
+def test_kernels_of_single_operations():
+    image = {"in_channels": 4, "height": 8, "width": 8}
+    assert block_counts(Skip(**image)).kernels == ()
+    for block, kind, operation in (
+        (Pooling(**image), "pool", "MaxPool"),
+        (Sum(**image), "elementwise", "Add"),
+        (LinearBlock(in_features=10, out_features=7), "linear", "Gemm"),
+    ):
+        (kernel,) = block_counts(block).kernels
+        assert (kernel.kind, kernel.operation) == (kind, operation)
+    assert kernel.weight_bytes == 4 * (10 * 7 + 7)
 
 
 blocks = st.builds(

@@ -7,60 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from block_cases import EXAMPLES
+from block_cases import EXAMPLES, INT8_UNSETTLED, VARIATIONS
 from latkit.devices.convert import prepare
 from latkit.devices.runtimes import ONNX_DTYPES, find_runtime, numbered_input
-from latkit.latency.blocks import (
-    BottleneckConv,
-    BottleneckPool,
-    CellConv,
-    Classifier,
-    ConcatOf,
-    ConvBlock,
-    Depthwise,
-    FactorisedConv,
-    FactorisedReduce,
-    Head,
-    LinearBlock,
-    MBConv,
-    Nothing,
-    Pointwise,
-    PooledHead,
-    Pooling,
-    ResidualReduction,
-    SeparableConv,
-    ShuffleUnit,
-    ShuffleXception,
-    Skip,
-    Sum,
-    SumOf,
-)
 from latkit.latency.onnx_model import build_onnx
 from onnx import numpy_helper
 
-ACTIVATIONS = ("none", "relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid")
-JOINS = (SumOf, ConcatOf)
 BLOCKS = [
-    *(ConvBlock(3, 17, 15, out_channels=8, activation=name) for name in ACTIVATIONS),
-    ConvBlock(16, 12, 12, out_channels=24, kernel=5, stride=2),
-    Depthwise(12, 14, 15, kernel=5, stride=2, activation="swish"),
-    Pointwise(32, 9, 9, out_channels=16),
-    MBConv(16, 12, 12, out_channels=16, expanded_channels=64, squeeze_excite=True),
-    MBConv(16, 13, 13, out_channels=24, expanded_channels=48, activation="hard_swish"),
-    Pooling(8, 13, 12, pool="max"),
-    Pooling(8, 13, 12, pool="average"),
-    LinearBlock(in_features=40, out_features=20, activation="relu"),
-    Skip(4, 5, 6),
-    Sum(4, 5, 6),
-    Head(16, 7, 7, hidden_channels=64, classes=20, activation="hard_swish"),
-    *(block for block in EXAMPLES if type(block) in (ShuffleUnit, *JOINS)),
+    *VARIATIONS,
+    *(block for block in EXAMPLES if type(block) not in {*map(type, VARIATIONS), *INT8_UNSETTLED}),
 ]
-CELL_BLOCKS = {
-    *(BottleneckConv, BottleneckPool, CellConv, Classifier, FactorisedConv, FactorisedReduce),
-    *(Nothing, PooledHead, ResidualReduction, SeparableConv, ShuffleXception),
-}
-"""Blocks whose int8 form is not settled: one begins with an activation, ends in float, is constant,
-or has more layers in a row than the tolerances here allow for."""
+"""A block or more of every kind whose int8 form is settled."""
 RUNTIMES = ("onnxruntime", "litert")
 
 

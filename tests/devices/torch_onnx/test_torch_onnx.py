@@ -6,17 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from block_cases import ACTIVATIONS, EXAMPLES
+from block_cases import EXAMPLES, VARIATIONS
 from latkit.devices import UsageError
 from latkit.devices.canary import build_canary
 from latkit.devices.cuda.torch_session import TorchSession, graph_inputs
 from latkit.latency.blocks import (
     BLOCK_KINDS,
-    ConvBlock,
-    Depthwise,
-    MBConv,
-    Pointwise,
-    Pooling,
 )
 from latkit.latency.onnx_model import build_onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -25,17 +20,7 @@ torch = pytest.importorskip("torch")
 
 from latkit.devices.torch_onnx.program import translate  # noqa: E402
 
-BLOCKS = [
-    *(ConvBlock(3, 17, 15, out_channels=8, activation=name) for name in ACTIVATIONS),
-    ConvBlock(3, 16, 16, out_channels=8, kernel=5, stride=2),
-    Depthwise(12, 14, 15, kernel=7, stride=2, activation="swish"),
-    Pointwise(8, 9, 9, out_channels=16),
-    MBConv(16, 12, 12, out_channels=16, expanded_channels=64, squeeze_excite=True),
-    MBConv(16, 13, 13, out_channels=24, expanded_channels=16, kernel=5, stride=2),
-    Pooling(8, 13, 12, pool="max"),
-    Pooling(8, 13, 12, pool="average"),
-    *EXAMPLES,
-]
+BLOCKS = [*VARIATIONS, *EXAMPLES]
 
 
 def both(model):
