@@ -65,6 +65,9 @@ class CostModel:
     an architecture into words for error messages.
     """
 
+    rows_at_once = 4096
+    """Random architectures that are worth pricing in one call, where few of them may be used."""
+
     def __init__(
         self,
         option_counts: Sequence[int],

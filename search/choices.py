@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -39,6 +40,10 @@ class Choice:
     kind: Kind = "operation"
 
 
+Mirror = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of two groups of choices that may be exchanged without a change of the network."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """Layers in a row: for each the positions of its choices, and the option that skips it."""
@@ -51,11 +56,16 @@ class ChoiceRules:
     """What the canonical form of a space's choices is.
 
     Choices that are off have their first option, and within a run skips come last: choices that
-    only a member of a run switches on move with it.
+    only a member of a run switches on move with it. Of two mirrored groups the first has the
+    options that come first.
     """
 
     def __init__(
-        self, space: str, choices: Sequence[Choice], runs: Iterable[tuple[str, ...]]
+        self,
+        space: str,
+        choices: Sequence[Choice],
+        runs: Iterable[tuple[str, ...]],
+        mirrors: Iterable[Mirror] = (),
     ) -> None:
         self.space = space
         self.choices = tuple(choices)
@@ -67,6 +77,7 @@ class ChoiceRules:
             raise UsageError(f"space {space}: a choice has no options")
         self._conditions = tuple(self._condition(choice) for choice in self.choices)
         self._runs = tuple(self._run(names) for names in runs)
+        self._mirrors = tuple(self._mirror(pair) for pair in mirrors)
 
     def position(self, name: str) -> int:
         """Index of the choice called `name`."""
@@ -78,7 +89,8 @@ class ChoiceRules:
 
     def count(self) -> int:
         """Number of canonical combinations, exactly."""
-        return _count(self.option_counts, [*self._condition_tables(), *self._run_tables()])
+        tables = [*self._condition_tables(), *self._run_tables(), *self._mirror_tables()]
+        return _count(self.option_counts, tables)
 
     def is_on(self, position: int, chosen: Mapping[int, int]) -> bool:
         """Whether a choice is on, given the options of those that it depends on."""
@@ -102,10 +114,23 @@ class ChoiceRules:
         origins = list(range(len(choices)))
         for run in self._runs:
             layers = sorted(run.layers, key=lambda layer: choices[layer[0]] == run.skip)  # stable
-            for positions, moved in zip(run.layers, layers, strict=True):
-                for position, origin in zip(positions, moved, strict=True):
-                    origins[position] = origin
+            self._move(origins, run.layers, layers)
+        for mirror in self._mirrors:
+            active = self.active(choices)
+            groups = sorted(
+                ([origins[position] for position in group] for group in mirror),
+                key=lambda group: [int(choices[origin]) * active[origin] for origin in group],
+            )
+            self._move(origins, mirror, groups)
         return tuple(origins)
+
+    @staticmethod
+    def _move(
+        origins: list[int], places: Sequence[Sequence[int]], moved: Sequence[Sequence[int]]
+    ) -> None:
+        for positions, taken in zip(places, moved, strict=True):
+            for position, origin in zip(positions, taken, strict=True):
+                origins[position] = origin
 
     def check(self, choices: Sequence[int]) -> None:
         """Raise `UsageError`, naming the choice, where one has no such option."""
@@ -161,6 +186,16 @@ class ChoiceRules:
         positions = tuple(tuple(self.position(item.name) for item in layer) for layer in layers)
         return _Run(positions, members[0].options.index(SKIP))
 
+    def _mirror(self, pair: Mirror) -> tuple[tuple[int, ...], ...]:
+        """The positions of two groups of choices that mirror each other."""
+        members = [[self.choices[self.position(name)] for name in group] for group in pair]
+        if any(choice.when for group in members for choice in group):
+            raise UsageError(f"space {self.space}: mirror {pair} has members with a `when`")
+        first, second = ([choice.options for choice in group] for group in members)
+        if first != second:
+            raise UsageError(f"space {self.space}: the groups of mirror {pair} are not alike")
+        return tuple(tuple(self.position(name) for name in group) for group in pair)
+
     def _condition_tables(self) -> Iterator[_Table]:
         """1 where a choice is on, or is off and has its first option."""
         for child, condition in enumerate(self._conditions):
@@ -180,6 +215,14 @@ class ChoiceRules:
                 table[run.skip, :] = 0
                 table[run.skip, run.skip] = 1
                 yield pair, table
+
+    def _mirror_tables(self) -> Iterator[_Table]:
+        """0 where the second group's options come before the first's."""
+        for first, second in self._mirrors:
+            counts = [self.option_counts[position] for position in first]
+            forms = math.prod(counts)
+            table = np.triu(np.ones((forms, forms), dtype=int)).astype(object)
+            yield (*first, *second), table.reshape((*counts, *counts))
 
 
 def _count(option_counts: tuple[int, ...], tables: list[_Table]) -> int:

@@ -18,8 +18,9 @@ from ..devices.convert import SUFFIXES
 from ..devices.device import Device, TimingProtocol
 from ..devices.errors import DeviceError
 from ..devices.measurement import Measurement
-from ..latency.cost import CostModel, lay_out
+from ..latency.cost import CostModel
 from ..latency.counts import network_counts
+from ..latency.pricing import cost_model
 from ..latency.profile import profile
 from ..latency.store import Store
 from ..latency.subject import ModelFile, subject_id
@@ -127,7 +128,7 @@ class Search:
 
         Raises `UnreachableTargetError` at once where no architecture is fast enough.
         """
-        cost = lay_out(self.space, self.table.block_cost_ms, self.table.calibration.constant_ms)
+        cost = cost_model(self.space, self.table.block_cost_ms, self.table.calibration.constant_ms)
         cost.require_reachable(self.settings.target_ms)
         set_threads(self.settings.threads)
         with self._timed("supernet training"):
@@ -356,7 +357,7 @@ class Search:
 
 
 def default_target_ms(space: SearchSpace, table: LatencyTable) -> float:
-    """A target in the middle of the space: the median latency of 4,096 random architectures."""
-    cost = lay_out(space, table.block_cost_ms, table.calibration.constant_ms)
-    latency_ms = cost.latency_ms(space.sample_choices(4096, np.random.default_rng(0)))
+    """A target in the middle of the space: the median latency of random architectures."""
+    cost = cost_model(space, table.block_cost_ms, table.calibration.constant_ms)
+    latency_ms = cost.latency_ms(space.sample_choices(cost.rows_at_once, np.random.default_rng(0)))
     return float(f"{np.median(latency_ms):.3g}")

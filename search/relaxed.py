@@ -18,7 +18,7 @@ from ..latency.network import INPUT as INPUT_NODE
 from ..latency.torch_model import TorchModel
 from .relaxation import RelaxableSpace, SinkConnected
 from .space import Architecture, SearchSpace
-from .supernet import initialise, pieces_of
+from .supernet import initialise
 
 CandidateWeights = Tensor | Sequence[float]
 
@@ -101,7 +101,7 @@ class RelaxedSupernet(nn.Module):
         target = model.state_dict()
         with torch.no_grad():
             for node, (piece, block) in enumerate(
-                zip(pieces_of(self.space, architecture), network.blocks, strict=True)
+                zip(self.space.placed(architecture), network.blocks, strict=True)
             ):
                 name = self._candidate(piece, block)
                 if name is None:

@@ -21,7 +21,7 @@ from ..latency.cost import BlockFactor
 from ..latency.network import INPUT as INPUT_NODE
 from ..latency.network import Network, NetworkNode
 from ..latency.ops import Shape
-from .choices import Choice, ChoiceRules
+from .choices import Choice, ChoiceRules, Mirror
 
 INPUT = "input"
 """In `Piece.reads`: the network's input."""
@@ -42,6 +42,10 @@ class Piece:
     A piece reads the one before it, or those that `reads` names: by their `name`, or `INPUT` for
     the network's input. A piece that is left out hands on the one value that it would read; as an
     `edge` of a cell it hands on nothing, and whoever reads it reads the others alone.
+
+    With `if_unread` it is there only where no other piece that is there reads what it reads: a
+    loose end. With `joins`, `build` is called with the number of values that it reads, too, after
+    the options.
     """
 
     choices: tuple[str, ...]
@@ -50,6 +54,13 @@ class Piece:
     name: str = ""
     reads: tuple[str, ...] = ()
     edge: bool = False
+    if_unread: bool = False
+    joins: bool = False
+
+    @property
+    def is_structural(self) -> bool:
+        """Whether its block depends on more than its own choices: on what else is there."""
+        return self.if_unread or self.joins
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,8 @@ class SearchSpace:
 
     `runs` name the choices of layers that follow each other and do not change shape: which of
     them are skipped makes no difference, so that the canonical form has the skips at the end.
-    They must share their options and have no `when`.
+    They must share their options and have no `when`. `mirrors` name pairs of groups of choices
+    that may be exchanged, as the two halves of a sum: the canonical form has them in order.
     """
 
     def __init__(
@@ -106,11 +118,12 @@ class SearchSpace:
         choices: Iterable[Choice],
         pieces: Iterable[Piece],
         runs: Iterable[tuple[str, ...]] = (),
+        mirrors: Iterable[Mirror] = (),
     ) -> None:
         self.name = name
         self.choices = tuple(choices)
         self.pieces = tuple(pieces)
-        self._rules = ChoiceRules(name, self.choices, runs)
+        self._rules = ChoiceRules(name, self.choices, runs, mirrors)
         self._piece_positions = tuple(
             tuple(self.position(choice) for choice in piece.choices) for piece in self.pieces
         )
@@ -121,6 +134,7 @@ class SearchSpace:
             index for index, piece in enumerate(self.pieces) if piece.stage is not None
         )
         self._factors: tuple[BlockFactor, ...] | None = None
+        self._built: list[dict[tuple[int, ...], Block | None]] = [{} for _ in self.pieces]
 
     # --- choices -----------------------------------------------------------------------------
 
@@ -247,19 +261,50 @@ class SearchSpace:
         chain = self._chain(architecture)
         return tuple(chain[index] for index in self._layers)
 
+    @property
+    def is_additive(self) -> bool:
+        """Whether the block of each piece depends on its own choices alone, as `factors` has it."""
+        return not any(piece.is_structural for piece in self.pieces)
+
+    def placed(self, architecture: Architecture) -> tuple[int, ...]:
+        """The index of the piece that each block of the architecture's network comes from."""
+        chain = self._chain(architecture)
+        return tuple(index for index, block in enumerate(chain) if block is not None)
+
+    def blocks_of(self, choices: Sequence[int]) -> tuple[Block, ...]:
+        """The blocks of the network of these choices."""
+        chain = self._chain(self.architecture(choices))
+        return tuple(block for block in chain if block is not None)
+
+    def candidates(self) -> tuple[tuple[Block, ...], ...]:
+        """For each piece, the distinct blocks that may stand there."""
+        return tuple(
+            tuple(dict.fromkeys(block for block in self._combinations(piece, sources) if block))
+            for piece, sources in zip(self.pieces, self.sources, strict=True)
+        )
+
     def factors(self) -> tuple[BlockFactor, ...]:
-        """The pieces with their blocks for every combination of options, to be priced."""
+        """The pieces with their blocks for every combination of options, to be priced.
+
+        Raises `UsageError` where the space is not additive.
+        """
+        if not self.is_additive:
+            raise UsageError(
+                f"the networks of space {self.name} are no sums over a few choices each; their "
+                "cost is `latency.pricing.cost_model`'s"
+            )
         if self._factors is None:
             self._factors = tuple(
-                BlockFactor(positions, tuple(self._combinations(piece)))
-                for piece, positions in zip(self.pieces, self._piece_positions, strict=True)
+                BlockFactor(positions, tuple(self._combinations(piece, sources)))
+                for piece, positions, sources in zip(
+                    self.pieces, self._piece_positions, self.sources, strict=True
+                )
             )
         return self._factors
 
     def blocks(self) -> list[Block]:
         """Every distinct block that an architecture of this space may have."""
-        blocks = (block for factor in self.factors() for block in factor.blocks)
-        return list(dict.fromkeys(block for block in blocks if block is not None))
+        return list(dict.fromkeys(block for blocks in self.candidates() for block in blocks))
 
     def sample_networks(self, count: int, seed: int) -> list[Network]:
         """`count` distinct networks. Raises `UsageError` where the space has no more of them."""
@@ -284,10 +329,12 @@ class SearchSpace:
 
     def _chain(self, architecture: Architecture) -> list[Block | None]:
         """The block of every piece, widths applied."""
-        blocks = []
-        for piece, positions in zip(self.pieces, self._piece_positions, strict=True):
-            indices = (architecture.choices[position] for position in positions)
-            blocks.append(self._build(piece, positions, indices))
+        blocks: list[Block | None] = [
+            None if piece.is_structural else self._built_at(index, architecture.choices)
+            for index, piece in enumerate(self.pieces)
+        ]
+        if not self.is_additive:
+            self._add_structural(blocks, architecture.choices)
         widths = architecture.expanded_channels
         if widths is None:
             return blocks
@@ -313,20 +360,52 @@ class SearchSpace:
                 )
         return blocks
 
+    def _add_structural(self, blocks: list[Block | None], choices: Sequence[int]) -> None:
+        """Put in the pieces that depend on which of the others are there."""
+        read = {
+            source
+            for piece, sources, block in zip(self.pieces, self.sources, blocks, strict=True)
+            if block is not None or piece.joins
+            for source in sources
+        }
+        for index, (piece, sources) in enumerate(zip(self.pieces, self.sources, strict=True)):
+            if piece.if_unread and read.isdisjoint(sources):
+                blocks[index] = self._built_at(index, choices)
+            if piece.joins:
+                left_out = (
+                    source != INPUT_NODE and self.pieces[source].edge and blocks[source] is None
+                    for source in sources
+                )
+                blocks[index] = self._built_at(index, choices, len(sources) - sum(left_out))
+
+    def _built_at(self, index: int, choices: Sequence[int], *values: int) -> Block | None:
+        """The block of a piece, remembered; `values` is the number that a joining one reads."""
+        positions, built = self._piece_positions[index], self._built[index]
+        indices = tuple(choices[position] for position in positions)
+        key = (*indices, *values)
+        if key not in built:
+            built[key] = self._build(self.pieces[index], positions, indices, *values)
+        return built[key]
+
     def _build(
-        self, piece: Piece, positions: tuple[int, ...], indices: Iterable[int]
+        self, piece: Piece, positions: tuple[int, ...], indices: Iterable[int], *values: int
     ) -> Block | None:
         chosen = dict(zip(positions, indices, strict=True))
         options = (
             self.choices[position].options[index if self._rules.is_on(position, chosen) else 0]
             for position, index in chosen.items()
         )
-        return piece.build(*options)
+        return piece.build(*options, *values)
 
-    def _combinations(self, piece: Piece) -> Iterable[Block | None]:
+    def _combinations(self, piece: Piece, sources: tuple[int, ...]) -> Iterable[Block | None]:
         positions = tuple(self.position(name) for name in piece.choices)
-        counts = (range(self.option_counts[position]) for position in positions)
-        return (self._build(piece, positions, indices) for indices in itertools.product(*counts))
+        counts = [range(self.option_counts[position]) for position in positions]
+        if piece.joins:
+            counts.append(range(1, len(sources) + 1))
+        for indices in itertools.product(*counts):
+            yield self._build(
+                piece, positions, indices[: len(positions)], *indices[len(positions) :]
+            )
 
     def _all_sources(self) -> tuple[tuple[int, ...], ...]:
         """Indices of the pieces that each piece reads, `INPUT_NODE` for the network's input."""

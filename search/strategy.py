@@ -14,14 +14,11 @@ from ..devices.errors import UsageError
 from ..latency.cost import CostModel
 from .space import Architecture, SearchSpace
 
-DRAWN_AT_A_TIME = 4096
-"""Random candidates whose latency is computed in one call."""
-
 ADMITTED_AT_A_TIME = 64
 """Candidates that are made canonical and checked in one go."""
 
-TRIES = 1 << 20
-"""Most random candidates drawn for one request for feasible architectures."""
+TRIES = 256
+"""Most draws of random candidates for one request for feasible architectures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +199,14 @@ class ConstrainedStrategy(Strategy):
     def _draw(self, count: int) -> list[tuple[int, ...]]:
         """`count` random architectures within the target, none visited before.
 
-        Choices are uniform, rejected until they fit: at most `TRIES` of them, so that fewer come
+        Choices are uniform, rejected until they fit, in at most `TRIES` draws, so that fewer come
         back where hardly any fits or all were visited. Where none was ever found, the fastest
         architecture stands in.
         """
         found: list[tuple[int, ...]] = []
         seen: set[tuple[int, ...]] = set()
-        for _ in range(TRIES // DRAWN_AT_A_TIME):
-            drawn = self.space.sample_choices(DRAWN_AT_A_TIME, self._random)
+        for _ in range(TRIES):
+            drawn = self.space.sample_choices(self.cost.rows_at_once, self._random)
             fits = self.cost.latency_ms(drawn) <= self.target_ms
             fresh = [row for row in map(tuple, drawn[fits].tolist()) if row not in seen]
             found += self._admit(fresh, count - len(found))

@@ -18,7 +18,6 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -149,7 +148,7 @@ class Supernet(nn.Module):
 
     def lent_layers(self, architecture: Architecture, model: TorchModel) -> list[LentLayer]:
         """What each layer of the architecture's network uses of the shared layers."""
-        pieces = pieces_of(self.space, architecture)
+        pieces = self.space.placed(architecture)
         return self._lent(model, pieces, self._kept_channels(architecture, pieces))
 
     def _lent(
@@ -254,7 +253,9 @@ class Supernet(nn.Module):
                 for old, new in zip(before, region, strict=True)
             )
 
-    def _kept_channels(self, architecture: Architecture, pieces: list[int]) -> dict[int, Tensor]:
+    def _kept_channels(
+        self, architecture: Architecture, pieces: tuple[int, ...]
+    ) -> dict[int, Tensor]:
         """By piece of the space, the middle channels that elasticity-scaling keeps, in their order.
 
         They are those of the architecture's own expansion whose depthwise kernels have the
@@ -321,8 +322,8 @@ class Supernet(nn.Module):
     def _ends_of_residuals(self) -> set[str]:
         """The shared layers that end a residual block of every architecture that has it."""
         ends: dict[str, bool] = {}
-        for piece, factor in enumerate(self.space.factors()):
-            for block in factor.blocks:
+        for piece, blocks in enumerate(self.space.candidates()):
+            for block in blocks:
                 if isinstance(block, MBConv):
                     for node in block_graph(block).nodes:
                         if isinstance(node.op, Conv) and node.op.name == "project":
@@ -352,24 +353,11 @@ def _weight_shape(op: Weighted) -> tuple[int, ...]:
 
 def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Weighted]]:
     """The operations with weights of every block that each piece of the space can give."""
-    for piece, factor in enumerate(space.factors()):
-        for block in factor.blocks:
-            if block is not None:
-                for node in block_graph(block).nodes:
-                    if isinstance(node.op, Weighted):
-                        yield piece, node.op
-
-
-def pieces_of(space: SearchSpace, architecture: Architecture) -> list[int]:
-    """The piece of the space that each block of the architecture's network comes from."""
-    pieces = []
-    for piece, factor in enumerate(space.factors()):
-        chosen = [architecture.choices[position] for position in factor.positions]
-        counts = [space.option_counts[position] for position in factor.positions]
-        index = int(np.ravel_multi_index(chosen, counts)) if chosen else 0
-        if factor.blocks[index] is not None:
-            pieces.append(piece)
-    return pieces
+    for piece, blocks in enumerate(space.candidates()):
+        for block in blocks:
+            for node in block_graph(block).nodes:
+                if isinstance(node.op, Weighted):
+                    yield piece, node.op
 
 
 def _count(channels: Channels) -> int:

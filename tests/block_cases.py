@@ -16,6 +16,7 @@ from latkit.latency.blocks import (
     FactorisedReduce,
     Head,
     LinearBlock,
+    LooseEnd,
     MBConv,
     Nothing,
     Pointwise,
@@ -60,6 +61,7 @@ EXAMPLES: list[Block] = [
     FactorisedReduce(in_channels=8, height=8, width=10, out_channels=16),
     BottleneckConv(in_channels=8, height=9, width=7, out_channels=12, kernel=5, separable=True),
     BottleneckPool(in_channels=8, height=9, width=7, out_channels=12),
+    LooseEnd(in_channels=8, height=9, width=7, out_channels=16),
     Nothing(in_channels=8, height=9, width=7),
     ResidualReduction(in_channels=8, height=8, width=10, out_channels=12),
     Classifier(in_channels=8, height=5, width=4, classes=10, norm=True),
@@ -85,7 +87,7 @@ VARIATIONS: list[Block] = [
 
 INT8_UNSETTLED: set[type[Block]] = {
     *(BottleneckConv, BottleneckPool, CellConv, Classifier, FactorisedConv, FactorisedReduce),
-    *(Nothing, PooledHead, ResidualReduction, SeparableConv, ShuffleXception),
+    *(LooseEnd, Nothing, PooledHead, ResidualReduction, SeparableConv, ShuffleXception),
 }
 """Kinds whose int8 form is not settled: one begins with an activation, ends in float, is constant,
 or has more layers in a row than the tolerances of int8's tests allow for."""
@@ -169,6 +171,7 @@ STRATEGIES = {
     "BottleneckPool": st.builds(
         BottleneckPool, **image, out_channels=channels, pool=st.sampled_from(["max", "average"])
     ),
+    "LooseEnd": st.builds(LooseEnd, **image, out_channels=channels),
     "Nothing": st.builds(Nothing, **image),
     "ResidualReduction": st.builds(
         ResidualReduction, in_channels=channels, height=evens, width=evens, out_channels=channels

@@ -16,6 +16,7 @@ from .cell import Classifier as Classifier
 from .cell import ConcatOf as ConcatOf
 from .cell import FactorisedConv as FactorisedConv
 from .cell import FactorisedReduce as FactorisedReduce
+from .cell import LooseEnd as LooseEnd
 from .cell import Nothing as Nothing
 from .cell import ResidualReduction as ResidualReduction
 from .cell import SeparableConv as SeparableConv

@@ -54,6 +54,26 @@ class CellConv(_Window):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LooseEnd(ImageBlock):
+    """ReLU and 1x1 convolution: one addend of a 1x1 convolution over concatenated values.
+
+    Batch norm follows their sum (ENAS, Pham et al. 2018, section 2.4).
+    """
+
+    out_channels: int
+
+    def __post_init__(self) -> None:
+        ImageBlock.__post_init__(self)
+        check_positive(self, "out_channels")
+
+    def write(self, graph: OpGraph, *inputs: int, prefix: str = "") -> int:
+        """Append this block's operations to `graph`; return the value that it gives."""
+        value = graph.add(Activate("relu"), *inputs, prefix=prefix)
+        conv = Conv("conv", self.in_channels, self.out_channels, batch_norm=False, bias=False)
+        return graph.add(conv, value, prefix=prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FactorisedConv(_Window):
     """ReLU, 1 x `kernel` convolution, batch norm, ReLU, `kernel` x 1 convolution, batch norm."""
 

@@ -12,6 +12,7 @@ from .cell import (
     ConcatOf,
     FactorisedConv,
     FactorisedReduce,
+    LooseEnd,
     Nothing,
     ResidualReduction,
     SeparableConv,
@@ -26,6 +27,6 @@ BLOCK_KINDS: dict[str, type[Block]] = {
         *(ConvBlock, Depthwise, Pointwise, MBConv, Pooling, LinearBlock, Skip, Sum, Head),
         *(PooledHead, ShuffleUnit, ShuffleXception),
         *(CellConv, FactorisedConv, SeparableConv, FactorisedReduce, ResidualReduction),
-        *(BottleneckConv, BottleneckPool, Nothing, SumOf, ConcatOf, Classifier),
+        *(BottleneckConv, BottleneckPool, LooseEnd, Nothing, SumOf, ConcatOf, Classifier),
     )
 }

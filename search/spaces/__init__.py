@@ -3,6 +3,7 @@
 from .bignas import bignas as bignas
 from .darts import darts as darts
 from .enas import enas_macro as enas_macro
+from .enas_micro import enas_micro as enas_micro
 from .mobile import mobile_space as mobile_space
 from .mobilenet_v3 import mobilenet_v3_like as mobilenet_v3_like
 from .nasbench201 import nasbench201 as nasbench201

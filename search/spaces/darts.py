@@ -12,22 +12,11 @@ from itertools import combinations
 
 import numpy as np
 
-from ...latency.blocks import (
-    Block,
-    CellConv,
-    Classifier,
-    ConcatOf,
-    ConvBlock,
-    FactorisedReduce,
-    Pooling,
-    SeparableConv,
-    Skip,
-    SumOf,
-)
-from ...latency.ops import PoolKind
+from ...latency.blocks import Block, Classifier, ConcatOf, ConvBlock, SumOf
 from ..choices import Choice
 from ..relaxation import Mixture, Weights
 from ..space import Architecture, Piece, SearchSpace
+from .cells import KINDS, CellValue, cell_kinds, entry, operation
 from .scale import PAPER, Scale
 
 OPERATIONS = (
@@ -44,16 +33,6 @@ RESOLUTION = 32
 CHANNELS = 36
 CELLS = 20
 STEM_FACTOR = 3
-KINDS = ("normal", "reduce")
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A cell's output, or the stem's."""
-
-    name: str
-    channels: int
-    size: int
 
 
 class DartsSpace(SearchSpace):
@@ -92,10 +71,8 @@ class DartsSpace(SearchSpace):
             activation="none",
         )
         yield Piece((), lambda: stem, name="stem")
-        before = last = _Value("stem", stem.out_channels, size)
-        reductions = (self._cells // 3, 2 * self._cells // 3)
-        for number in range(self._cells):
-            kind = "reduce" if number in reductions else "normal"
+        before = last = CellValue("stem", stem.out_channels, size)
+        for number, kind in enumerate(cell_kinds(self._cells)):
             channels *= 1 + (kind == "reduce")
             cell = _Cell(f"cell{number + 1}", kind, channels, before, last)
             self._mixtures |= cell.mixtures()
@@ -145,21 +122,21 @@ class _Cell:
     name: str
     kind: str
     channels: int
-    before: _Value
-    last: _Value
+    before: CellValue
+    last: CellValue
 
     @property
-    def output(self) -> _Value:
+    def output(self) -> CellValue:
         """What it gives."""
         stride = 2 if self.kind == "reduce" else 1
-        return _Value(self.name, NODES * self.channels, self.last.size // stride)
+        return CellValue(self.name, NODES * self.channels, self.last.size // stride)
 
     def pieces(self) -> Iterator[Piece]:
         """Its inputs brought to its channels and size, its nodes, and their concatenation."""
         names = [f"{self.name}.input{number}" for number in range(2)]
         for name, value in zip(names, (self.before, self.last), strict=True):
-            entry = _entry(value, self.channels, self.last.size)
-            yield Piece((), entry, name=name, reads=(value.name,))
+            block = entry(value, self.channels, self.last.size)
+            yield Piece((), lambda block=block: block, name=name, reads=(value.name,))
         for node in range(NODES):
             choices = tuple(choice.name for choice in _choices(self.kind, node))
             edges = [f"{self.name}.edge{source}-{node + 2}" for source in range(node + 2)]
@@ -210,38 +187,6 @@ class _Cell:
             return operation(chosen, self.channels, size, stride)
 
         return build
-
-
-def operation(name: str, channels: int, size: int, stride: int) -> Block:
-    """The block of one of `OPERATIONS`."""
-    place = {"in_channels": channels, "height": size, "width": size}
-    match name.split("_"):
-        case ["max" | "avg" as kind, "pool", _]:
-            pool: PoolKind = "max" if kind == "max" else "average"
-            return Pooling(**place, pool=pool, kernel=3, stride=stride)
-        case ["skip", _]:
-            if stride == 1:
-                return Skip(**place)
-            return FactorisedReduce(**place, out_channels=channels)
-        case ["sep" | "dil" as kind, "conv", window]:
-            dilated = kind == "dil"
-            return SeparableConv(
-                **place,
-                out_channels=channels,
-                kernel=int(window[0]),
-                stride=stride,
-                dilation=2 if dilated else 1,
-                repeats=1 if dilated else 2,
-            )
-        case _:
-            raise AssertionError(name)
-
-
-def _entry(value: _Value, channels: int, size: int) -> Callable[[], Block]:
-    place = {"in_channels": value.channels, "height": value.size, "width": value.size}
-    if value.size == size:
-        return lambda: CellConv(**place, out_channels=channels)
-    return lambda: FactorisedReduce(**place, out_channels=channels)
 
 
 def _choices(kind: str, node: int) -> list[Choice]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...latency.cost import lay_out
 from ...latency.network import block_graph
 from ...latency.ops import multiply_adds
+from ...latency.pricing import cost_model
 from ..loading import Batch
 from ..space import Architecture, SearchSpace
 from ..supernet import Supernet
@@ -61,7 +61,7 @@ class Sandwich:
 
 def extremes(space: SearchSpace) -> tuple[Architecture, Architecture]:
     """The architectures with the fewest and the most multiply-adds."""
-    cost = lay_out(space, lambda block: float(multiply_adds(block_graph(block))))
+    cost = cost_model(space, lambda block: float(multiply_adds(block_graph(block))))
     (_, fewest), (_, most) = cost.minimum(), cost.maximum()
     return space.architecture(fewest), space.architecture(most)
 

@@ -153,7 +153,7 @@ def test_space_smaller_than_the_budget_is_searched_in_full():
 
 
 def test_target_that_only_the_fastest_architecture_meets_finds_it(monkeypatch):
-    monkeypatch.setattr("latkit.search.strategy.TRIES", 4096)
+    monkeypatch.setattr("latkit.search.strategy.TRIES", 1)
     smallest, choices = COST.minimum()
     strategy = RandomSearch(SPACE, COST, smallest * (1 + 1e-9), budget=3)
     assert run_to_its_end(strategy, COST) == [SPACE.architecture(choices)]

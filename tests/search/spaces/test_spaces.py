@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from latkit.latency.calibration import is_timed
-from latkit.latency.cost import lay_out
 from latkit.latency.counts import block_counts
 from latkit.latency.network import block_graph
 from latkit.latency.ops import Multiply, multiply_adds
+from latkit.latency.pricing import cost_model
 from latkit.latency.torch_model import TorchModel
 from latkit.search import spaces
 from latkit.search.extraction import extract
@@ -17,6 +17,7 @@ from latkit.search.recalibration import recalibrate
 from latkit.search.spaces import SMALL_IMAGES
 from latkit.search.spaces.darts import DartsSpace
 from latkit.search.spaces.enas import EnasMacroSpace
+from latkit.search.spaces.enas_micro import EnasMicroSpace
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.supernet import Supernet
 from realisations import assert_realisations_agree
@@ -25,6 +26,7 @@ SMALL = {
     "bignas": spaces.bignas(5, SMALL_IMAGES),
     "darts": DartsSpace(5, SMALL_IMAGES, cells=4),
     "enas_macro": EnasMacroSpace(5, SMALL_IMAGES, layers=6),
+    "enas_micro": EnasMicroSpace(5, SMALL_IMAGES, cells=4),
     "mobilenet_v3_like": spaces.mobilenet_v3_like(5, SMALL_IMAGES),
     "nasbench201": NasBench201Space(5, SMALL_IMAGES, cells=2),
     "proxylessnas": spaces.proxylessnas(5, SMALL_IMAGES),
@@ -42,6 +44,11 @@ PAPER = {
     # Pairs of inputs of four nodes, and two operations each, in two cells.
     "darts": (spaces.darts(), (1 * 3 * 6 * 10 * 7**8) ** 2),
     "enas_macro": (spaces.enas_macro(), 6**12 * 2 ** (12 * 11 // 2)),
+    # Unordered pairs, equal ones too, of five operations on 2 to 6 values, in two cells.
+    "enas_micro": (
+        spaces.enas_micro(),
+        math.prod(5 * values * (5 * values + 1) // 2 for values in range(2, 7)) ** 2,
+    ),
     # Of 16, 32, 64 and more there are 4, 6 and 7 multiples; 36 operations a layer.
     "mobilenet_v3_like": (
         spaces.mobilenet_v3_like(),
@@ -81,7 +88,7 @@ def test_costs_of_pieces_sum_to_the_networks(name):
     def cost(block):
         return float(block_counts(block).flops)
 
-    model = lay_out(space, cost)
+    model = cost_model(space, cost)
     random = np.random.default_rng(1)
     architectures = [space.sample(random) for _ in range(5)]
     sums = [sum(map(cost, space.network(item).blocks)) for item in architectures]
