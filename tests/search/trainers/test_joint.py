@@ -13,6 +13,7 @@ from latkit.latency.network import block_graph
 from latkit.latency.ops import multiply_adds
 from latkit.search.choices import SKIP
 from latkit.search.data import Part, load_data
+from latkit.search.images.source import HeldImages
 from latkit.search.loading import BatchLoader
 from latkit.search.rmsprop import RMSProp
 from latkit.search.spaces import SMALL_IMAGES, mobilenet_v3_like
@@ -140,7 +141,8 @@ def coded(data):
         pixels = torch.stack([torch.full((3, 8, 8), next(codes)) for _ in range(count)])
         random = torch.randint(0, 256, (count, 1, 7, 8), generator=torch.Generator().manual_seed(0))
         pixels[:, 1:, 1:] = random
-        parts.append(Part(pixels.to(torch.uint8), part.labels[:count]))
+        images = HeldImages(pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+        parts.append(Part(images, np.arange(count), part.labels[:count]))
     train, validation = parts
     return replace(data, train=train, validation=validation, test=None, mean=(0.0,) * 3)
 
@@ -244,7 +246,7 @@ def test_policy_moves_toward_what_pays(data):
         scoring_batches=1,
     )
     uniform = cost.expected(joint.policy.probabilities())
-    few = replace(data, train=Part(data.train.pixels[:480], data.train.labels[:480]))
+    few = replace(data, train=data.train.only(torch.arange(480)))
     joint.data = few
     best = train_jointly(joint, replace(tunas_settings(1, 8), learning_rate=1e-3))
     found = cost.expected(joint.policy.probabilities())
