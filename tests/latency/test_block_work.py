@@ -130,6 +130,12 @@ WORK = [
         normed=16,
     ),
     Work(
+        blocks.LooseEnd(6, 5, 7, out_channels=10),
+        products=(10 * 6) * (5 * 7),
+        others=6 * 5 * 7,
+        weights=10 * 6,
+    ),
+    Work(
         blocks.FactorisedConv(8, 10, 6, out_channels=12, kernel=7, stride=2),
         products=(12 * 8 * 1 * 7 + 12 * 12 * 7 * 1) * (5 * 3),
         others=8 * 10 * 6 + 12 * 5 * 3,
