@@ -1,4 +1,4 @@
-"""Torch realisation of a graph of operations: what is trained. The only module here on torch."""
+"""Torch realisation of a graph of operations: what is trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .batch_norm import BatchNorm
 from .blocks import Block
 from .network import Network
 from .onnx_model import Parameters, subject_graph
@@ -67,7 +68,7 @@ class ConvNorm(nn.Module):
             groups=op.groups,
             bias=op.bias and not op.batch_norm,
         )
-        self.norm = nn.BatchNorm2d(op.out_channels) if op.batch_norm else None
+        self.norm = BatchNorm(op.out_channels) if op.batch_norm else None
 
     def forward(self, value: Tensor) -> Tensor:
         """(N, in_channels, height, width) -> (N, out_channels, height', width')."""
@@ -98,7 +99,7 @@ class TorchModel(nn.Module):
                     layer = nn.Linear(op.in_features, op.out_features)
                     self.layers[_layer_name(node.prefix, op.name)] = layer
                 case Normalise() as op:
-                    self.layers[_layer_name(node.prefix, op.name)] = nn.BatchNorm2d(op.channels)
+                    self.layers[_layer_name(node.prefix, op.name)] = BatchNorm(op.channels)
                 case _:
                     pass
 
@@ -157,9 +158,9 @@ class TorchModel(nn.Module):
                 continue
             layer = self.layers[_layer_name(node.prefix, node.op.name)]
             weight, bias = _folded_layer(layer)
-            parameters[f"{node.prefix}{node.op.name}.weight"] = weight.float().numpy()
+            parameters[f"{node.prefix}{node.op.name}.weight"] = weight.float().cpu().numpy()
             if bias is not None:
-                parameters[f"{node.prefix}{node.op.name}.bias"] = bias.float().numpy()
+                parameters[f"{node.prefix}{node.op.name}.bias"] = bias.float().cpu().numpy()
         return parameters
 
 

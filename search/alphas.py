@@ -47,7 +47,12 @@ class Alphas:
         return {name: weight.detach().cpu().numpy() for name, weight in self.softmax().items()}
 
     def move(self, gradients: Sequence[Tensor]) -> None:
-        """A step of Adam; a gradient for each vector, in their order."""
+        """A step of Adam; a gradient for each vector, in their order.
+
+        None is made where one of them is not finite, as half the bits of a number may overflow.
+        """
+        if not all(gradient.isfinite().all() for gradient in gradients):
+            return
         for vector, gradient in zip(self.vectors.values(), gradients, strict=True):
             vector.grad = gradient
         self._optimiser.step()

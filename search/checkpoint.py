@@ -36,7 +36,7 @@ def write_tensors(path: Path, kind: str, version: int, body: dict[str, Any]) -> 
 
 
 def read_tensors(path: Path, kind: str, version: int) -> dict[str, Any]:
-    """Read what `write_tensors` wrote, of this kind and at most of this version.
+    """Read what `write_tensors` wrote, of this kind and at most of this version; on the CPU.
 
     Raises `UsageError` where there is no such file or it is of another kind, `DamagedFileError`
     where it is damaged or newer.
@@ -63,7 +63,7 @@ def read_tensors(path: Path, kind: str, version: int) -> dict[str, Any]:
             f"{version}. Install a newer latkit, or delete the file."
         )
     try:
-        body = torch.load(io.BytesIO(content), weights_only=True)
+        body = torch.load(io.BytesIO(content), "cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise DamagedFileError(damaged) from error
     if not isinstance(body, dict):

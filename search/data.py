@@ -190,18 +190,27 @@ def at_resolution(images: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def augment(
-    pixels: Tensor, random: np.random.Generator, *, shift: int = 0, flip: bool = False
+    pixels: Tensor,
+    random: np.random.Generator,
+    *,
+    shift: int = 0,
+    flip: bool = False,
+    rank: int = 0,
+    replicas: int = 1,
 ) -> Tensor:
     """Move each image by up to `shift` pixels; with `flip`, mirror every second one or so.
 
-    What moves in at an edge repeats the edge. Digits and text must not be flipped.
+    What moves in at an edge repeats the edge. Digits and text must not be flipped. The images are
+    share `rank` of `replicas` equal ones: all are drawn for, whoever has the others.
     """
     count, _, height, width = pixels.shape
-    down, right = random.integers(-shift, shift + 1, size=(2, count, 1))
+    own = slice(rank * count, (rank + 1) * count)
+    down, right = random.integers(-shift, shift + 1, size=(2, replicas * count, 1))[:, own]
     rows = np.clip(np.arange(height) + down, 0, height - 1)
     columns = np.clip(np.arange(width) + right, 0, width - 1)
     if flip:
-        columns = np.where(random.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+        mirrored = random.random((replicas * count, 1))[own] < 0.5
+        columns = np.where(mirrored, columns[:, ::-1], columns)
     image = torch.arange(count)[:, None, None]
     row, column = torch.from_numpy(rows)[:, :, None], torch.from_numpy(columns)[:, None, :]
     return pixels[image, :, row, column].permute(0, 3, 1, 2)

@@ -64,7 +64,7 @@ def export(model: TorchModel, data: Dataset, folder: Path, name: str = "model") 
     tflite_model = convert(onnx_model)
     images = data.inputs(data.validation.read(range(min(CHECKED_IMAGES, len(data.validation)))))
     with torch.no_grad():
-        expected = model(images).numpy()
+        expected = model(images.to(next(model.parameters()))).cpu().numpy()
     batches = images.contiguous().numpy()[:, None]
     differences = {
         "onnxruntime": _difference(expected, _run_onnx(onnx_model, batches)),

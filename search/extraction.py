@@ -24,7 +24,8 @@ def extract(supernet: Supernet, architecture: Architecture) -> TorchModel:
     model = TorchModel(supernet.space.network(architecture))
     parameters = dict(model.named_parameters())
     weights = supernet.weights(supernet.lent_layers(architecture, model))
-    model.to(next(iter(weights.values())).dtype)
+    like = next(iter(weights.values()))
+    model.to(like.device, like.dtype)
     for name, parameter in parameters.items():
         parameter.copy_(weights[name])
     return model

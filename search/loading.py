@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..devices.errors import UsageError
+from . import distributed
 from .data import Dataset, augment
 from .images.crops import RandomCrops
 from .prefetch import prefetched
@@ -21,7 +23,8 @@ class Batch:
     """What a step learns from: inputs (N, 3, height, width), and the class of each (N,).
 
     `random` holds the step's random numbers, `progress` is the share of all steps that are done.
-    Steps and epochs count from 0.
+    Steps and epochs count from 0. Of several processes, each has a share of the step's images;
+    their `random` is the same.
     """
 
     inputs: Tensor
@@ -33,6 +36,24 @@ class Batch:
     classes: int
     epoch: int = 0
 
+    def to(self, like: Tensor) -> Batch:
+        """The batch on the device, and in the type, of a model's weights."""
+        return replace(self, inputs=self.inputs.to(like), labels=self.labels.to(like.device))
+
+    def split(self, count: int) -> list[Batch]:
+        """Equal parts of the images, which all draw the same from `random`; the last moves it."""
+        size = len(self.labels) // count
+        parts = [slice(at * size, (at + 1) * size) for at in range(count)]
+        randoms = [deepcopy(self.random) for _ in parts[1:]] + [self.random]
+        return [
+            replace(self, inputs=self.inputs[part], labels=self.labels[part], random=random)
+            for part, random in zip(parts, randoms, strict=True)
+        ]
+
+    def own_random(self) -> np.random.Generator:
+        """Random numbers of this process alone; moves `random` equally in all of them."""
+        return np.random.default_rng([int(self.random.integers(2**63)), distributed.rank()])
+
     def loss(self, logits: Tensor) -> Tensor:
         """Cross entropy of logits (N, classes), with label smoothing.
 
@@ -43,7 +64,14 @@ class Batch:
                 f"the network tells {logits.shape[1]} classes apart, and the data set has "
                 f"{self.classes}: make the space for that many"
             )
-        return functional.cross_entropy(logits, self.labels, label_smoothing=self.label_smoothing)
+        return functional.cross_entropy(
+            in_full(logits), self.labels, label_smoothing=self.label_smoothing
+        )
+
+
+def in_full(logits: Tensor) -> Tensor:
+    """Logits of at least 32 bits, as a softmax needs."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +81,9 @@ class BatchLoader:
     Every epoch visits the images in an order of its own; what is left over at its end is left
     out. `shift` and `flip` are `data.augment`'s; where `crop` is below 1, a random part of each
     image is seen, of at least that share of its area. The number of `workers`, threads that read
-    and augment, changes nothing in the batches.
+    and augment, changes nothing in the batches. Of the `replicas` processes each, by its `rank`,
+    reads its own `batch_size` images of a step: together they see what one process with the
+    larger batch would.
     """
 
     data: Dataset
@@ -65,6 +95,8 @@ class BatchLoader:
     label_smoothing: float
     workers: int = 1
     crop: float = 1.0
+    rank: int = field(default_factory=distributed.rank)
+    replicas: int = field(default_factory=distributed.replicas)
 
     @property
     def steps(self) -> int:
@@ -78,10 +110,20 @@ class BatchLoader:
     def batch(self, step: int) -> Batch:
         """The batch of one step, made here: for one alone, or in a thread."""
         random = np.random.default_rng([self.seed, step])
-        chosen = self.indices(step)
+        chosen = self.indices(step)[self.rank * self._size : (self.rank + 1) * self._size]
         train = self.data.train
-        crops = RandomCrops.draw(random, len(chosen), self.crop) if self.crop < 1 else None
-        pixels = augment(train.read(chosen, crops), random, shift=self.shift, flip=self.flip)
+        crops = None
+        if self.crop < 1:
+            all_crops = RandomCrops.draw(random, self.replicas * len(chosen), self.crop)
+            crops = all_crops.share(self.rank, len(chosen))
+        pixels = augment(
+            train.read(chosen, crops),
+            random,
+            shift=self.shift,
+            flip=self.flip,
+            rank=self.rank,
+            replicas=self.replicas,
+        )
         return Batch(
             self.data.inputs(pixels),
             train.labels[chosen],
@@ -94,20 +136,20 @@ class BatchLoader:
         )
 
     def indices(self, step: int) -> Tensor:
-        """Which training images a step sees."""
+        """Which training images a step sees, those of all processes."""
         epoch, index = divmod(step, self._epoch_steps)
         # The 1 keeps the epochs' random numbers apart from the steps'.
         order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.data.train))
-        start = index * self._size
-        return torch.from_numpy(order[start : start + self._size])
+        size = self.replicas * self._size
+        return torch.from_numpy(order[index * size : (index + 1) * size])
 
     @property
     def _size(self) -> int:
-        return min(self.batch_size, len(self.data.train))
+        return min(self.batch_size, len(self.data.train) // self.replicas)
 
     @property
     def _epoch_steps(self) -> int:
-        return len(self.data.train) // self._size
+        return len(self.data.train) // (self.replicas * self._size)
 
 
 class Ahead:

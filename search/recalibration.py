@@ -61,12 +61,14 @@ def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
                 f"the network's outputs for {data.name} are not all numbers: its training has "
                 "diverged. Train again with a lower learning rate."
             )
-        right += int((logits.argmax(1) == part.labels[chosen.start : chosen.stop]).sum())
+        right += int((logits.argmax(1).cpu() == part.labels[chosen.start : chosen.stop]).sum())
     return right / count
 
 
 def _as_read(model: nn.Module, images: Tensor) -> Tensor:
-    """Inputs at the resolution that the model reads."""
+    """Inputs on the model's device, in its type, at the resolution that it reads."""
+    first = next(model.parameters(), None)
+    images = images if first is None else images.to(first)
     if not isinstance(model, TorchModel):
         return images
     return at_resolution(images, model.graph.input_shape[1:])

@@ -7,18 +7,31 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
+from ..latency.batch_norm import shared_statistics
 from .checkpoint import read_tensors, write_tensors
 from .data import Dataset
+from .distributed import (
+    average,
+    average_gradients,
+    average_statistics,
+    rank,
+    replicas,
+    require_equal,
+    wait_for_all,
+)
 from .loading import Batch, BatchLoader
+from .loading import Batch, BatchLoader
+from .precision import Computation, Precision, backward
 from .rmsprop import RMSProp
 from .sgd import SGD, Region
 
@@ -48,6 +61,11 @@ class TrainingSettings:
     `shift` and `flip` are `data.augment`'s; with a `crop` below 1, a random part of each image is
     trained on, of at least that share of its area (`crops.IMAGENET_CROP` is ImageNet's, without
     `shift`). `seed` fixes the order of images, augmentation and paths.
+
+    A step sees `accumulation` times `batch_size` images, and that in each process, whose
+    gradients it averages: as one batch would give, but for batch norms, which see `batch_size`
+    images (of all processes) at a time, and dropout. A way of learning is called for each
+    `batch_size` images and draws the same paths each time. `precision` is `Computation`'s.
     """
 
     epochs: int
@@ -66,6 +84,8 @@ class TrainingSettings:
     flip: bool = False
     crop: float = 1.0
     seed: int = 0
+    accumulation: int = 1
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -80,6 +100,11 @@ class TrainingSettings:
         if self.optimiser not in OPTIMISERS:
             raise UsageError(
                 f"there is no optimiser {self.optimiser}; choose one of {[*OPTIMISERS]}"
+            )
+        if self.accumulation < 1 or self.precision not in get_args(Precision):
+            raise UsageError(
+                f"a step accumulates at least 1 batch, in {', '.join(get_args(Precision))}; not "
+                f"{self.accumulation}, in {self.precision}"
             )
 
     def rate(self, progress: float) -> float:
@@ -103,7 +128,13 @@ RETRAINING_SETTINGS = TrainingSettings(epochs=20, schedule="cosine")
 
 
 Learn = Callable[[Batch], float]
-"""One way of learning: adds the gradients of a batch to the weights', and returns the loss."""
+"""One way of learning: adds the gradients of a batch to the weights', and returns the loss.
+
+Gradients come from `learn`, or from `precision.gradients` for what it moves itself: of several
+processes `Trainer` averages the weights', and `distributed.average` anything else. Processes that
+run other layers than each other, as after `Batch.own_random`, can't share batch-norm statistics:
+then, or where it wants its own, a way of learning has an attribute `own_statistics` that is true.
+"""
 
 
 @runtime_checkable
@@ -127,7 +158,7 @@ class LearnsAfterStep(Protocol):
 
 def learn(loss: Tensor) -> float:
     """Add a loss's gradients to the weights' and return its value."""
-    torch.autograd.backward(loss)
+    backward(loss)
     return loss.item()
 
 
@@ -143,6 +174,8 @@ class Progress:
 def set_threads(threads: int | None) -> None:
     """Have torch compute with this many threads (`None`: one for each processor), repeatably."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    # Without it, matrix products on GPUs are refused for not being repeatable.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
@@ -153,6 +186,9 @@ class Trainer:
     checkpoint: a run that was killed and goes on ends with the weights of one that was not, bit
     for bit with the same number of threads. `subject` names what is trained; a checkpoint of
     another subject, data set or settings is refused. `workers` threads read and augment images.
+
+    It trains where the model is: move that first. A checkpoint may go on on another device. Within
+    `distributed.processes`, all processes train one model; the first one writes the checkpoint.
     """
 
     def __init__(
@@ -172,7 +208,7 @@ class Trainer:
         self._batches = BatchLoader(
             data,
             settings.epochs,
-            settings.batch_size,
+            settings.batch_size * settings.accumulation,
             settings.seed,
             settings.shift,
             settings.flip,
@@ -180,15 +216,29 @@ class Trainer:
             workers,
             settings.crop,
         )
+        images = settings.batch_size * settings.accumulation * replicas()
+        if images > max(settings.batch_size, len(data.train)):
+            raise UsageError(
+                f"a step takes {images} images, and there are {len(data.train)} to train on: use "
+                "smaller batches, accumulate less or start fewer processes"
+            )
         self.steps = self._batches.steps
+        self._like = next(model.parameters())
+        self._computation = Computation(settings.precision, self._like.device)
         self._active: dict[str, Region] = getattr(model, "active", {})
+        self._parameters = dict(model.named_parameters())
         self._optimiser = OPTIMISERS[settings.optimiser](
-            dict(model.named_parameters()),
+            self._parameters,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             active=self._active,
         )
-        self._identity = {"subject": subject, "data": data.key, **asdict(settings)}
+        self._identity = {
+            "subject": subject,
+            "data": data.key,
+            "processes": replicas(),
+            **asdict(settings),
+        }
         self._average = (
             AveragedModel(model, avg_fn=self._averaged, use_buffers=True)
             if settings.average_decay
@@ -200,6 +250,9 @@ class Trainer:
         self._checkpoint_seconds = checkpoint_seconds
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
+        if replicas() > 1:
+            start = f"{self._identity} {self.finished_steps} {fingerprint(model)}"
+            require_equal(start, self._like.device)
 
     def run(self, learn: Learn, progress: Callable[[Progress], None] | None = None) -> None:
         """Train to the end, writing the checkpoint every `checkpoint_seconds` and at the end.
@@ -219,26 +272,28 @@ class Trainer:
                 self.save()
                 written_at = time.monotonic()
         self.save()
+        wait_for_all()
 
     def step(self, learn: Learn, batch: Batch | None = None) -> float:
         """Train on the next batch, made here where it is not given; return its loss."""
         settings = self.settings
         if batch is None:
             batch = self._batches.batch(self.finished_steps)
+        batch = batch.to(self._like)
         self._take_on(learn)
         self._active.clear()
-        with torch.random.fork_rng(devices=[]):
-            # What torch draws itself, for dropout, is the step's too.
-            torch.manual_seed(int(batch.random.integers(2**63)))
-            value = learn(batch)
+        value = self._learn(learn, batch)
         if not math.isfinite(value):
             raise LatkitError(
                 f"training diverged in step {self.finished_steps + 1} of {self.steps}: the loss "
                 f"is {value}. Use a learning rate below {settings.learning_rate:g}."
             )
-        if settings.gradient_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
-        self._optimiser.step(settings.rate((self.finished_steps + 0.5) / self.steps))
+        average_gradients(self._parameters, self._active)
+        gradients = [weight.grad for weight in self._parameters.values() if weight.grad is not None]
+        if self._computation.unscale(gradients, settings.accumulation):
+            if settings.gradient_clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
+            self._optimiser.step(settings.rate((self.finished_steps + 0.5) / self.steps))
         self._optimiser.clear_gradients()
         if self._average is not None:
             self._average.update_parameters(self.model)
@@ -246,6 +301,29 @@ class Trainer:
             learn.after_step(batch)
         self.finished_steps += 1
         return value
+
+    def _learn(self, learn: Learn, batch: Batch) -> float:
+        """Have the gradients of a batch added to the weights'; the loss is of all processes."""
+        # What torch draws itself, for dropout, is the step's too, apart for each pass.
+        seed = int(batch.random.integers(2**63))
+        parts = batch.split(self.settings.accumulation)
+        own_statistics = getattr(learn, "own_statistics", False)
+        shares = replicas() > 1 and not own_statistics
+        device = self._like.device
+        devices = [device] if device.type == "cuda" else []
+        values = []
+        with (
+            torch.random.fork_rng(devices=devices),
+            self._computation(),
+            shared_statistics() if shares else nullcontext(),
+        ):
+            for number, part in enumerate(parts, start=rank() * len(parts)):
+                torch.manual_seed(seed + number)
+                values.append(learn(part))
+        if replicas() > 1 and own_statistics:
+            average_statistics(self.model)
+        value = torch.tensor(values, dtype=torch.float64, device=device).mean()
+        return float(average([value])[0])
 
     def take_average(self) -> None:
         """Give the model its averaged weights and statistics, where there is an average."""
@@ -270,13 +348,14 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, where there is one to write."""
-        if self._checkpoint is None:
+        if self._checkpoint is None or rank() != 0:
             return
         body = {
             "identity": self._identity,
             "finished_steps": self.finished_steps,
             "model": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
+            "computation": self._computation.state_dict(),
         }
         if self._average is not None:
             body["average"] = self._average.state_dict()
@@ -292,6 +371,7 @@ class Trainer:
                 self._refuse(checkpoint, found)
             self.model.load_state_dict(body["model"])
             self._optimiser.load_state_dict(body["optimiser"])
+            self._computation.load_state_dict(body["computation"])
             self.finished_steps = body["finished_steps"]
             self._learner_state = body.get("learner")
             if self._average is not None:
@@ -314,5 +394,5 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(name.encode())
-        digest.update(parameter.detach().contiguous().numpy().data)
+        digest.update(parameter.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:32]

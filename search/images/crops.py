@@ -39,6 +39,10 @@ class RandomCrops:
         """Parts of `count` images."""
         return cls(smallest, random.integers(2**63, size=count))
 
+    def share(self, number: int, count: int) -> RandomCrops:
+        """The parts of one of equal shares of the images, of `count` each."""
+        return RandomCrops(self.smallest, self.seeds[number * count : (number + 1) * count])
+
     def box(self, place: int, width: int, height: int) -> Box:
         """The part of the image that is read at this place, which has this width and height.
 

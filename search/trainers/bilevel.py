@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..alphas import Alphas
+from ..distributed import average
 from ..loading import Ahead, Batch, BatchLoader
+from ..precision import gradients
 from ..relaxed import RelaxedSupernet
 from ..space import Architecture
 from ..training import learn
@@ -26,10 +28,11 @@ INITIAL_DEVIATION = 1e-3
 class Bilevel:
     """First or second order DARTS; the constants of Adam are the released code's.
 
-    `held_out` gives the images for the architecture. `ahead` is the rate of the step that
-    `second_order` looks ahead, DARTS's being the weights' own. `difference`, over the vector's
-    norm, is the finite difference's step: DARTS's can be far off where few images make the loss
-    rough; a ten-thousandth of it is exact in float64.
+    `held_out` gives the images for the architecture, which moves for each batch that is learned
+    from: several times a step with `TrainingSettings.accumulation`. `ahead` is the rate of the
+    step that `second_order` looks ahead, DARTS's being the weights' own. `difference`, over the
+    vector's norm, is the finite difference's step: DARTS's can be far off where few images make
+    the loss rough; a ten-thousandth of it is exact in float64.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Bilevel:
 
     def __call__(self, batch: Batch) -> float:
         """Move the architecture, then learn from a batch; returns the batch's loss."""
-        held_out = self._held_out.batch(batch.step)
+        held_out = self._held_out.batch(batch.step).to(batch.inputs)
         self._alphas.move(self.architecture_gradients(batch, held_out))
         outputs = self.supernet(
             batch.inputs, {name: weight.detach() for name, weight in self.weights().items()}
@@ -79,24 +82,27 @@ class Bilevel:
         return self.supernet.space.discretise(self._alphas.arrays())
 
     def architecture_gradients(self, batch: Batch, held_out: Batch) -> list[Tensor]:
-        """Gradient of the loss on held-out images, by the architecture's parameters in turn."""
+        """Gradient of the loss on held-out images, by the architecture's parameters in turn.
+
+        Of several processes, the mean over all.
+        """
         alphas = list(self.alphas.values())
         if not self.second_order:
-            return list(torch.autograd.grad(self._loss(held_out), alphas))
+            return average(gradients(self._loss(held_out), alphas))
         weights = [weight for weight in self.supernet.parameters() if weight.requires_grad]
-        slope = torch.autograd.grad(self._loss(batch), weights)
+        slope = average(gradients(self._loss(batch), weights))
         with _moved(weights, slope, -self.ahead):
             loss = self._loss(held_out)
-            found = torch.autograd.grad(loss, [*alphas, *weights])
+            found = average(gradients(loss, [*alphas, *weights]))
         direct, vector = found[: len(alphas)], found[len(alphas) :]
-        norm = float(torch.sqrt(sum((part.square().sum() for part in vector), torch.zeros(()))))
+        norm = float(torch.stack([part.square().sum() for part in vector]).sum().sqrt())
         if norm == 0:
-            return list(direct)  # the loss does not change with the weights
+            return direct  # the loss does not change with the weights
         step = self.difference / norm
         sides = []
         for sign in (1, -1):
             with _moved(weights, vector, sign * step):
-                sides.append(torch.autograd.grad(self._loss(batch), alphas))
+                sides.append(average(gradients(self._loss(batch), alphas)))
         return [
             plain - self.ahead * (up - down) / (2 * step)
             for plain, up, down in zip(direct, *sides, strict=True)

@@ -8,6 +8,7 @@ gradient, and no weight decay. Batch norms see `ghost_size` images at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class PathDropout:
     supernet: RelaxedSupernet
     rate: float = 0.5
     ghost_size: int = 32
+    own_statistics: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> float:
         """Learn from a batch; returns its loss."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ...latency.network import block_graph
 from ...latency.ops import multiply_adds
 from ...latency.pricing import cost_model
-from ..loading import Batch
+from ..loading import Batch, in_full
 from ..space import Architecture, SearchSpace
 from ..supernet import Supernet
 from ..training import learn
@@ -68,4 +68,4 @@ def extremes(space: SearchSpace) -> tuple[Architecture, Architecture]:
 
 def soft_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
     """Cross entropy of logits (N, classes) with the teacher's probabilities as labels."""
-    return functional.cross_entropy(logits, teacher.softmax(1))
+    return functional.cross_entropy(in_full(logits), in_full(teacher).softmax(1))
