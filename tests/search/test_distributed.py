@@ -29,7 +29,6 @@ SPACE = MobileSpace(10, stages=STAGES, resolution=8, stem_channels=8, hidden_cha
 CELLS = NasBench201Space(10, Scale(width=0.25, resolutions=(8,)), cells=1)
 IMAGES = 32
 """Of a step, in all processes together."""
-STEPS = 4
 
 SCRIPT = """
 import sys
@@ -40,10 +39,10 @@ in_two_processes(Path(sys.argv[2]))
 """
 
 
-def trainer_of(model, checkpoint=None, clip=0.0, average_decay=0.0):
+def trainer_of(model, checkpoint=None, clip=0.0, average_decay=0.0, images=IMAGES):
     settings = TrainingSettings(
         epochs=1,
-        batch_size=IMAGES // distributed.replicas(),
+        batch_size=images // distributed.replicas(),
         flip=True,
         seed=3,
         warmup_share=0,
@@ -54,10 +53,10 @@ def trainer_of(model, checkpoint=None, clip=0.0, average_decay=0.0):
     return Trainer(model, data, settings, subject="run", checkpoint=checkpoint)
 
 
-def stepped(model, rule, **options):
+def stepped(model, rule, steps=3, **options):
     """Loss of the last of a few steps, and the state of the model then."""
     trainer = trainer_of(model, **options)
-    for _ in range(STEPS):
+    for _ in range(steps):
         loss = trainer.step(rule)
     return {"loss": loss, "state": model.state_dict()}
 
@@ -90,7 +89,7 @@ def bilevel():
     size = IMAGES // distributed.replicas()
     held_out = BatchLoader(load_data(image_size=8), 1, size, 7, 0, flip=False, label_smoothing=0)
     rule = Bilevel(supernet, held_out, second_order=True, learning_rate=0.01)
-    found = stepped(supernet, rule)
+    found = stepped(supernet, rule, steps=1)
     found["alphas"] = rule.state_dict()["alphas"]
     return found
 
@@ -129,18 +128,19 @@ CASES = {
 def whole_and_cut(folder):
     """Weights of a run, and of one that was cut off and went on from its checkpoint."""
     states = {}
+    options = {"average_decay": 0.9, "images": 256}
     for name in ("whole", "cut"):
         checkpoint = folder / f"{name}.checkpoint"
         supernet = Supernet(SPACE)
-        trainer = trainer_of(supernet, checkpoint, average_decay=0.9)
+        trainer = trainer_of(supernet, checkpoint, **options)
         if name == "cut":
-            for _ in range(3):
+            for _ in range(2):
                 trainer.step(SinglePath(supernet))
             trainer.save()
             distributed.wait_for_all()
             supernet = Supernet(SPACE)
-            trainer = trainer_of(supernet, checkpoint, average_decay=0.9)
-            assert trainer.finished_steps == 3
+            trainer = trainer_of(supernet, checkpoint, **options)
+            assert (trainer.finished_steps, trainer.steps) == (2, 4)
         trainer.run(SinglePath(supernet))
         assert checkpoint.exists()
         trainer.take_average()
