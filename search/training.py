@@ -30,7 +30,6 @@ from .distributed import (
     wait_for_all,
 )
 from .loading import Batch, BatchLoader
-from .loading import Batch, BatchLoader
 from .precision import Computation, Precision, backward
 from .rmsprop import RMSProp
 from .sgd import SGD, Region
