@@ -75,10 +75,8 @@ def network_counts(network: Network) -> Counts:
 
 def _subject_counts(subject: Block | Network) -> Counts:
     graph = subject_graph(subject)
-    zero = np.float32(0)
-    weights = {
-        name: np.broadcast_to(zero, shape) for name, shape in parameter_shapes(graph).items()
-    }
+    one = np.float32(1)
+    weights = {name: np.broadcast_to(one, shape) for name, shape in parameter_shapes(graph).items()}
     return count(build_onnx(graph, weights))
 
 

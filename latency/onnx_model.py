@@ -20,6 +20,7 @@ from ..devices.errors import UsageError
 from .blocks import Block
 from .network import Network, block_graph
 from .ops import (
+    INITIAL_CLIP,
     Activate,
     Activation,
     Add,
@@ -36,6 +37,7 @@ from .ops import (
     OpGraph,
     OpNode,
     Pool,
+    Quantise,
     Shape,
     Zero,
 )
@@ -46,7 +48,10 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "output"
 
 Parameters = Mapping[str, NDArray[np.float32]]
-"""Weights and biases by name, batch norm folded: `expand.weight`, or `3.expand.weight` in a net."""
+"""Weights and biases by name, batch norm folded: `expand.weight`, or `3.expand.weight` in a net.
+
+Quantizers have clip values, of shape (): `read.clip`.
+"""
 
 
 def parameter_shapes(graph: OpGraph) -> dict[str, tuple[int, ...]]:
@@ -64,15 +69,24 @@ def parameter_shapes(graph: OpGraph) -> dict[str, tuple[int, ...]]:
             case Linear() as op:
                 shapes[f"{node.prefix}{op.name}.weight"] = (op.out_features, op.in_features)
                 shapes[f"{node.prefix}{op.name}.bias"] = (op.out_features,)
+            case Quantise() as op:
+                shapes[f"{node.prefix}{op.name}.clip"] = ()
             case _:
                 pass
     return shapes
 
 
 def random_parameters(graph: OpGraph, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Variance-preserving random parameters (He et al. 2015), the same for a name and seed."""
+    """Variance-preserving random parameters (He et al. 2015), the same for a name and seed.
+
+    Clip values are those that training begins with. Weights of few bits are not rounded: float
+    kernels, which is what runs, take as long for all values.
+    """
     parameters = {}
     for name, shape in parameter_shapes(graph).items():
+        if name.endswith(".clip"):
+            parameters[name] = np.array(INITIAL_CLIP, dtype=np.float32)
+            continue
         random = np.random.default_rng((seed, zlib.crc32(name.encode())))
         scale = 0.1 if name.endswith(".bias") else math.sqrt(2 / math.prod(shape[1:]))
         values = random.standard_normal(shape, dtype=np.float32)
@@ -190,6 +204,8 @@ class _Writer:
                 name = node.prefix + op.name
                 scaled = self._emit("Mul", [*inputs, self._parameter(f"{name}.weight")])
                 return self._emit("Add", [scaled, self._parameter(f"{name}.bias")])
+            case Quantise() as op:
+                return self._quantise(op, node.prefix + op.name, inputs[0])
             case Activate() as op:
                 return self._activate(op.activation, inputs[0])
             case Pool() as op:
@@ -221,6 +237,16 @@ class _Writer:
                 return self._slice(inputs[0], {2: rows, 3: columns})
             case ChannelShuffle() as op:
                 return self._shuffle(inputs[0], op.groups, node.shape)
+
+    def _quantise(self, op: Quantise, name: str, value: str) -> str:
+        """Float operations that any runtime has; both factors are float32, as torch has them."""
+        clip, steps = self._parameters[f"{name}.clip"], np.float32(2**op.bits - 1)
+        bounds = [self._constant("zero", 0.0), self._constant(f"{name}.clip", float(clip))]
+        value = self._emit("Clip", [value, *bounds])
+        scale = self._constant(f"{name}.scale", float(steps / clip))
+        value = self._emit("Round", [self._emit("Mul", [value, scale])])
+        step = self._constant(f"{name}.step", float(clip / steps))
+        return self._emit("Mul", [value, step])
 
     def _slice(self, value: str, ranges: Mapping[int, tuple[int, int]]) -> str:
         """The part of `value` from the first to before the second number along each axis."""

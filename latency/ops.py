@@ -14,6 +14,12 @@ from ..devices.errors import UsageError
 
 Activation = Literal["none", "relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid"]
 PoolKind = Literal["max", "average"]
+FULL_PRECISION = 32
+"""Bits of a value that is not quantised: those of float32."""
+
+INITIAL_CLIP = 6.0
+"""Where a learned clip value begins, as ReLU6's; PACT's own begin at 10 (recalled)."""
+
 Shape = tuple[int, ...]
 """Shape of a value without its batch: (channels, height, width), or (features,)."""
 
@@ -24,7 +30,8 @@ class Conv:
 
     `kernel` is its height and width, or both of them. Weight: (out_channels, in_channels / groups,
     height, width). With `batch_norm` the exported form carries it folded into weight and bias;
-    without, the convolution has a bias of its own where `bias` says so.
+    without, the convolution has a bias of its own where `bias` says so. `weight_bits` are those
+    that the weight is rounded to before it is used; the exported form holds it rounded.
     """
 
     name: str
@@ -37,6 +44,7 @@ class Conv:
     activation: Activation = "none"
     dilation: int = 1
     bias: bool = True
+    weight_bits: int = FULL_PRECISION
 
     @property
     def exported_bias(self) -> bool:
@@ -75,6 +83,17 @@ class Normalise:
 
     name: str
     channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quantise:
+    """Clips to [0, clip] and rounds to 2 ** `bits` levels, half to even (PACT, Choi et al. 2018).
+
+    The clip value is learned, one for the whole value.
+    """
+
+    name: str
+    bits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +177,7 @@ Op = (
     Conv
     | Linear
     | Normalise
+    | Quantise
     | Activate
     | Pool
     | GlobalAveragePool
@@ -241,7 +261,7 @@ def output_shape(op: Op, inputs: tuple[Shape, ...]) -> Shape:
             for length in first:
                 size *= length
             return (size,)
-        case Activate() | Zero():
+        case Activate() | Quantise() | Zero():
             return first
         case Add():
             if inputs[0] != inputs[1]:

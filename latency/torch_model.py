@@ -13,6 +13,7 @@ from .blocks import Block
 from .network import Network
 from .onnx_model import Parameters, subject_graph
 from .ops import (
+    FULL_PRECISION,
     Activate,
     Activation,
     Add,
@@ -29,8 +30,13 @@ from .ops import (
     OpGraph,
     OpNode,
     Pool,
+    Quantise,
     Zero,
 )
+from .quantisers import Quantiser, RoundedConv2d
+
+WithParameters = Conv | Linear | Normalise | Quantise
+"""Operations that are layers of a `TorchModel`."""
 
 
 def activate(activation: Activation, value: Tensor) -> Tensor:
@@ -58,16 +64,7 @@ class ConvNorm(nn.Module):
     def __init__(self, op: Conv) -> None:
         super().__init__()
         self.op = op
-        self.conv = nn.Conv2d(
-            op.in_channels,
-            op.out_channels,
-            op.kernel_size,
-            op.stride,
-            padding=op.padding,
-            dilation=op.dilation,
-            groups=op.groups,
-            bias=op.bias and not op.batch_norm,
-        )
+        self.conv = RoundedConv2d(op)
         self.norm = BatchNorm(op.out_channels) if op.batch_norm else None
 
     def forward(self, value: Tensor) -> Tensor:
@@ -100,6 +97,8 @@ class TorchModel(nn.Module):
                     self.layers[_layer_name(node.prefix, op.name)] = layer
                 case Normalise() as op:
                     self.layers[_layer_name(node.prefix, op.name)] = BatchNorm(op.channels)
+                case Quantise() as op:
+                    self.layers[_layer_name(node.prefix, op.name)] = Quantiser(op.bits)
                 case _:
                     pass
 
@@ -113,7 +112,7 @@ class TorchModel(nn.Module):
     def _run(self, node: OpNode, read: list[Tensor]) -> Tensor:
         first = read[0]
         match node.op:
-            case Conv() | Linear() | Normalise() as op:
+            case Conv() | Linear() | Normalise() | Quantise() as op:
                 if self.dropout and op.name == "classifier":
                     first = functional.dropout(first, self.dropout, self.training)
                 result: Tensor = self.layers[_layer_name(node.prefix, op.name)](first)
@@ -142,21 +141,36 @@ class TorchModel(nn.Module):
                 return first[:, :, op.top :, op.left :]
 
     def load_folded(self, parameters: Parameters) -> None:
-        """Take the parameters of the ONNX form; batch norms become identities plus the bias."""
+        """Take the parameters of the ONNX form; batch norms become identities plus the bias.
+
+        Weights are used as they come from then on: where they are of few bits, they are rounded
+        already, and batch norm scaled each channel after that.
+        """
         for node in self.graph.nodes:
-            if not isinstance(node.op, Conv | Linear | Normalise):
+            if not isinstance(node.op, WithParameters):
                 continue
             layer = self.layers[_layer_name(node.prefix, node.op.name)]
             name = node.prefix + node.op.name
+            if isinstance(layer, Quantiser):
+                nn.init.constant_(layer.clip, float(parameters[f"{name}.clip"]))
+                continue
             _load_layer(layer, parameters[f"{name}.weight"], parameters.get(f"{name}.bias"))
 
+    @torch.no_grad()
     def folded(self) -> dict[str, NDArray[np.float32]]:
-        """Parameters of the ONNX form: batch norms' running statistics folded into weights."""
+        """Parameters of the ONNX form: batch norms' running statistics folded into weights.
+
+        Weights are rounded to their bits before that.
+        """
         parameters = {}
         for node in self.graph.nodes:
-            if not isinstance(node.op, Conv | Linear | Normalise):
+            if not isinstance(node.op, WithParameters):
                 continue
             layer = self.layers[_layer_name(node.prefix, node.op.name)]
+            if isinstance(layer, Quantiser):
+                clip = layer.positive_clip().float().reshape(())
+                parameters[f"{node.prefix}{node.op.name}.clip"] = clip.cpu().numpy()
+                continue
             weight, bias = _folded_layer(layer)
             parameters[f"{node.prefix}{node.op.name}.weight"] = weight.float().cpu().numpy()
             if bias is not None:
@@ -178,7 +192,9 @@ def _load_layer(
         layer.weight.copy_(torch.from_numpy(np.array(weight).ravel()) * (1 + layer.eps) ** 0.5)
         layer.bias.copy_(torch.from_numpy(np.array(bias).ravel()))
         return
-    target = layer.conv if isinstance(layer, ConvNorm) else layer
+    target = layer
+    if isinstance(layer, ConvNorm):
+        target, layer.conv.weight_bits = layer.conv, FULL_PRECISION
     assert isinstance(target, nn.Conv2d | nn.Linear)
     target.weight.copy_(torch.from_numpy(np.array(weight)))
     if bias is None:
@@ -191,7 +207,6 @@ def _load_layer(
         layer.norm.bias.copy_(torch.from_numpy(np.array(bias)))
 
 
-@torch.no_grad()
 def _folded_layer(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of a layer in float64, batch norm folded; `None`: it has no bias."""
     if isinstance(layer, nn.Linear):
@@ -200,7 +215,7 @@ def _folded_layer(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
         scale, shift = _scale_and_shift(layer)
         return scale[:, None, None], shift[:, None, None]
     assert isinstance(layer, ConvNorm)
-    weight = layer.conv.weight.double()
+    weight = layer.conv.used_weight().double()
     if layer.norm is None:
         return weight, None if layer.conv.bias is None else layer.conv.bias.double()
     scale, shift = _scale_and_shift(layer.norm)

@@ -25,7 +25,7 @@ from torch.func import functional_call
 from ..devices.errors import UsageError
 from ..latency.blocks import Block, MBConv
 from ..latency.network import Network, block_graph
-from ..latency.ops import Conv, Flatten, Linear, Normalise
+from ..latency.ops import INITIAL_CLIP, Conv, Flatten, Linear, Normalise, Quantise
 from ..latency.torch_model import ConvNorm, TorchModel
 from .candidates import candidates
 from .data import at_resolution
@@ -33,8 +33,8 @@ from .extraction import extract
 from .sgd import Region
 from .space import Architecture, SearchSpace
 
-Weighted = Conv | Linear | Normalise
-"""Operations that have weights."""
+Weighted = Conv | Linear | Normalise | Quantise
+"""Operations that have weights, or a clip value."""
 
 Channels = slice | Tensor
 """The channels of a shared weight that an architecture uses: the first N, or those listed."""
@@ -57,7 +57,8 @@ class LentLayer:
 class SharedLayer(nn.Module):
     """The weights that all architectures share for one convolution, linear layer or batch norm.
 
-    Conv weight: (out, in / groups, height, width), linear weight: (out, in).
+    Conv weight: (out, in / groups, height, width), linear weight: (out, in). A quantizer's clip
+    value: (1, 1, 1).
     """
 
     def __init__(self, op: Weighted, shape: tuple[int, ...], random: torch.Generator) -> None:
@@ -65,7 +66,10 @@ class SharedLayer(nn.Module):
         norm = isinstance(op, Normalise) or (isinstance(op, Conv) and op.batch_norm)
         bias = isinstance(op, Linear) or (isinstance(op, Conv) and op.bias and not norm)
         self.weight: nn.Parameter | None = None
-        if not isinstance(op, Normalise):
+        self.clip: nn.Parameter | None = None
+        if isinstance(op, Quantise):
+            self.clip = nn.Parameter(torch.full(shape, INITIAL_CLIP))
+        elif not isinstance(op, Normalise):
             self.weight = nn.Parameter(torch.empty(shape))
             initialise(self.weight, random)
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
@@ -81,7 +85,8 @@ class Supernet(nn.Module):
     weights are drawn by `seed`; with `zero_gamma` the last batch norm of every residual block
     begins at 0, so that such a block begins as the identity (BigNAS, Yu et al. 2020, section 3.2).
     Kernels of several sizes each have weights of their own (TuNAS), or, with `crops_kernels`, a
-    smaller one is the middle of the largest (BigNAS).
+    smaller one is the middle of the largest (BigNAS). All bits of a convolution round the same
+    weights, while each number of bits of an activation has a clip value of its own.
     """
 
     def __init__(
@@ -193,6 +198,8 @@ class Supernet(nn.Module):
                 weights[f"{conv}.weight"] = weight
                 if shared.bias is not None:
                     weights[f"{conv}.bias"] = shared.bias[outputs]
+            if shared.clip is not None:
+                weights[f"{name}.clip"] = shared.clip
             if shared.norm_weight is not None and shared.norm_bias is not None:
                 weights[f"{norm}.weight"] = shared.norm_weight[outputs]
                 weights[f"{norm}.bias"] = shared.norm_bias[outputs]
@@ -290,7 +297,9 @@ class Supernet(nn.Module):
         return kept
 
     def _shared_name(self, piece: int, op: Weighted) -> str:
-        """`3_depthwise_5`: the piece of the space, the operation, and its kernel size."""
+        """`3_depthwise_5`: the piece of the space, the operation, its kernel size or bits."""
+        if isinstance(op, Quantise):
+            return f"{piece}_{op.name}_{op.bits}"
         if not isinstance(op, Conv) or self.crops_kernels:
             return f"{piece}_{op.name}"
         kernel = "x".join(map(str, op.kernel)) if isinstance(op.kernel, tuple) else op.kernel
@@ -346,6 +355,8 @@ def _weight_shape(op: Weighted) -> tuple[int, ...]:
         return (op.out_features, op.in_features)
     if isinstance(op, Normalise):
         return (op.channels,)
+    if isinstance(op, Quantise):
+        return (1, 1, 1)
     if op.groups in (1, op.in_channels):
         return op.weight_shape
     raise UsageError(f"{op}: the supernet has no convolutions in groups")

@@ -24,6 +24,7 @@ TORCH_MODULES = {
     "devices/torch_onnx/program.py",
     "devices/torch_onnx/shapes.py",
     "latency/batch_norm.py",
+    "latency/quantisers.py",
     "latency/torch_model.py",
     "search/alphas.py",
     "search/checkpoint.py",

@@ -24,5 +24,6 @@ from .cell import SumOf as SumOf
 from .kinds import BLOCK_KINDS as BLOCK_KINDS
 from .mobile import MBConv as MBConv
 from .mobile import PooledHead as PooledHead
+from .quantised import QuantisedResidual as QuantisedResidual
 from .shuffle import ShuffleUnit as ShuffleUnit
 from .shuffle import ShuffleXception as ShuffleXception

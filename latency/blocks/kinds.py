@@ -19,13 +19,14 @@ from .cell import (
     SumOf,
 )
 from .mobile import MBConv, PooledHead
+from .quantised import QuantisedResidual
 from .shuffle import ShuffleUnit, ShuffleXception
 
 BLOCK_KINDS: dict[str, type[Block]] = {
     kind.__name__: kind
     for kind in (
         *(ConvBlock, Depthwise, Pointwise, MBConv, Pooling, LinearBlock, Skip, Sum, Head),
-        *(PooledHead, ShuffleUnit, ShuffleXception),
+        *(PooledHead, QuantisedResidual, ShuffleUnit, ShuffleXception),
         *(CellConv, FactorisedConv, SeparableConv, FactorisedReduce, ResidualReduction),
         *(BottleneckConv, BottleneckPool, LooseEnd, Nothing, SumOf, ConcatOf, Classifier),
     )

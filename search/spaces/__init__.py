@@ -9,6 +9,7 @@ from .mobilenet_v3 import mobilenet_v3_like as mobilenet_v3_like
 from .nasbench201 import nasbench201 as nasbench201
 from .proxylessnas import proxylessnas as proxylessnas
 from .proxylessnas import proxylessnas_enlarged as proxylessnas_enlarged
+from .resnet_bits import resnet_bits as resnet_bits
 from .scale import PAPER as PAPER
 from .scale import SMALL_IMAGES as SMALL_IMAGES
 from .scale import Scale as Scale

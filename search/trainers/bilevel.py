@@ -101,10 +101,12 @@ class Bilevel:
         step = self.difference / norm
         sides = []
         for sign in (1, -1):
-            with _moved(weights, vector, sign * step):
-                # In fewer bits, two losses that lie so near are hardly told apart.
-                with torch.autocast(batch.inputs.device.type, enabled=False):
-                    sides.append(average(gradients(self._loss(batch), alphas)))
+            # In fewer bits, two losses that lie so near are hardly told apart.
+            with (
+                _moved(weights, vector, sign * step),
+                torch.autocast(batch.inputs.device.type, enabled=False),
+            ):
+                sides.append(average(gradients(self._loss(batch), alphas)))
         return [
             plain - self.ahead * (up - down) / (2 * step)
             for plain, up, down in zip(direct, *sides, strict=True)
