@@ -77,7 +77,8 @@ def search_verb(
         typer.Option("--data", help="A folder of class folders, or an .npz. Default: digits."),
     ] = None,
     resize: Annotated[
-        bool, typer.Option("--resize", help="Bring images of other sizes to the space's.")
+        bool,
+        typer.Option("--resize", help="Scale the middle of images of other sizes to the space's."),
     ] = False,
     supernet_epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of supernet training. Default: 40.")
@@ -88,6 +89,13 @@ def search_verb(
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror training images (not digits or text).")
     ] = False,
+    crop: Annotated[
+        float,
+        typer.Option(
+            "--crop",
+            help="Train on random parts of images, of at least this share (ImageNet: 0.08).",
+        ),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the split, training and search.")] = 0,
     training_threads: Annotated[
         int | None, typer.Option(min=1, help="Torch's threads. Default: one a processor.")
@@ -146,10 +154,13 @@ def search_verb(
                 "blocks until networks are measured.",
                 soft_wrap=True,
             )
-        images = load_data(data, seed=seed, resize=resize)
-        chosen = load_space(space, classes=len(images.classes))
+        # How large its images are is asked first, for how many classes there are is not known yet.
+        chosen = load_space(space, classes=2)
         if not isinstance(chosen, SearchSpace):
             raise UsageError(f"{space} can be profiled, but is no SearchSpace to be searched")
+        images = load_data(data, chosen.image_size, seed, resize=resize)
+        chosen = load_space(space, classes=len(images.classes))
+        assert isinstance(chosen, SearchSpace)
         settings = SearchSettings(
             target_ms=target_latency_ms or default_target_ms(chosen, loaded),
             strategy="evolution" if strategy == "evolution" else "reinforce",
@@ -157,8 +168,8 @@ def search_verb(
             rounds=rounds,
             seed=seed,
             threads=training_threads or os.cpu_count() or 1,
-            supernet=_training(SUPERNET_SETTINGS, supernet_epochs, seed, flip),
-            retraining=_training(RETRAINING_SETTINGS, retraining_epochs, seed, flip),
+            supernet=_training(SUPERNET_SETTINGS, supernet_epochs, seed, flip, crop),
+            retraining=_training(RETRAINING_SETTINGS, retraining_epochs, seed, flip, crop),
         )
         target = f"target: {settings.target_ms:g} ms on {opened.setup.key}"
         stderr.print(target, markup=False, highlight=False, soft_wrap=True)
@@ -196,10 +207,12 @@ def _needing_the_search_extra() -> Iterator[None]:
 
 
 def _training(
-    defaults: TrainingSettings, epochs: int | None, seed: int, flip: bool
+    defaults: TrainingSettings, epochs: int | None, seed: int, flip: bool, crop: float
 ) -> TrainingSettings:
-    """Training settings with what the command's options say."""
-    return replace(defaults, epochs=epochs or defaults.epochs, seed=seed, flip=flip)
+    """Training settings with what the command's options say; random parts are not also shifted."""
+    shift = defaults.shift if crop == 1 else 0
+    epochs = epochs or defaults.epochs
+    return replace(defaults, epochs=epochs, seed=seed, flip=flip, crop=crop, shift=shift)
 
 
 @app.command("report")

@@ -251,6 +251,17 @@ class SearchSpace:
         return Network(input_shape, tuple(nodes))
 
     @property
+    def image_size(self) -> int:
+        """The largest height or width, in pixels, of the images that its networks read."""
+        return max(
+            max(block.input_shapes[sources.index(INPUT_NODE)][1:])
+            for factor, sources in zip(self.factors(), self.sources, strict=True)
+            if INPUT_NODE in sources
+            for block in factor.blocks
+            if block is not None
+        )
+
+    @property
     def layer_stages(self) -> tuple[int, ...]:
         """The stage of each layer."""
         stages = (self.pieces[index].stage for index in self._layers)

@@ -29,7 +29,7 @@ from .distributed import (
     require_equal,
     wait_for_all,
 )
-from .loading import Batch, BatchLoader
+from .loading import Ahead, Batch, BatchLoader
 from .precision import Computation, Precision, backward
 from .rmsprop import RMSProp
 from .sgd import SGD, Region
@@ -215,6 +215,7 @@ class Trainer:
             workers,
             settings.crop,
         )
+        self._ahead = Ahead(self._batches)
         images = settings.batch_size * settings.accumulation * replicas()
         if images > max(settings.batch_size, len(data.train)):
             raise UsageError(
@@ -274,10 +275,10 @@ class Trainer:
         wait_for_all()
 
     def step(self, learn: Learn, batch: Batch | None = None) -> float:
-        """Train on the next batch, made here where it is not given; return its loss."""
+        """Train on the next batch, made ahead by threads where it is not given; return its loss."""
         settings = self.settings
         if batch is None:
-            batch = self._batches.batch(self.finished_steps)
+            batch = self._ahead.batch(self.finished_steps)
         batch = batch.to(self._like)
         self._take_on(learn)
         self._active.clear()

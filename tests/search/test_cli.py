@@ -115,6 +115,21 @@ def test_images_of_mixed_sizes_end_with_2_and_name_two_of_them(table, tmp_path):
     assert "7.png" in result.stderr and "--resize" in result.stderr
 
 
+def test_images_are_read_as_large_as_the_space_wants_them(table, tmp_path):
+    for index in range(8):
+        path = tmp_path / "images" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(path)
+    (tmp_path / "small.py").write_text(
+        "from latkit.search.spaces.mobile import MobileSpace\n"
+        "def small(classes):\n    return MobileSpace(classes, resolution=24)\n"
+    )
+    space = ("--space", f"{tmp_path / 'small.py'}:small")
+    result = search(table, tmp_path, "--data", tmp_path / "images", *space)
+    assert result.exit_code == 2
+    assert "32x32" in result.stderr and "24x24 pixels are needed" in result.stderr
+
+
 def test_an_unknown_strategy_or_space_ends_with_2(table, tmp_path):
     assert search(table, tmp_path, "--strategy", "astrology").exit_code == 2
     assert search(table, tmp_path, "--space", "outer").exit_code == 2

@@ -1,5 +1,7 @@
 """Extracted networks equal the supernet; scores with recalibrated batch norms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,14 +17,19 @@ from latkit.search.recalibration import (
     calibration_batches,
     recalibrate,
 )
+from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
+from latkit.search.spaces.nasbench201 import NasBench201Space
+from latkit.search.spaces.scale import Scale
 from latkit.search.supernet import Supernet
+from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.supernet import train_supernet
-from latkit.search.training import TrainingSettings, set_threads
+from latkit.search.training import Trainer, TrainingSettings, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 3, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
+CELLS = NasBench201Space(10, Scale(width=0.25, resolutions=(16,)), cells=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,20 +126,87 @@ def test_calibration_images_are_distinct_training_images(data):
     assert drawn <= rows and len(drawn) > 120
 
 
-def test_score_does_not_depend_on_what_was_scored_before(data):
+class Unreadable:
+    """Stands where images are that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"{name} was read")
+
+    def __len__(self):
+        raise AssertionError("the images were counted")
+
+
+def test_statistics_come_from_training_images_alone(data):
+    hidden = replace(data, validation=Unreadable(), test=Unreadable())
+    evaluator = SupernetEvaluator(Supernet(SPACE), hidden, batches=2)
+    architecture = SPACE.sample(np.random.default_rng(0))
+    found = evaluator.calibrated(architecture).state_dict()
+    plain = SupernetEvaluator(Supernet(SPACE), data, batches=2).calibrated(architecture)
+    assert all(value.equal(found[name]) for name, value in plain.state_dict().items())
+    with pytest.raises(AssertionError, match="counted"):
+        evaluator.accuracy(architecture)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_recalibration_changes_statistics_alone(data, fails):
+    model = extract(Supernet(SPACE), SPACE.sample(np.random.default_rng(1)))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [(0.1, 0.03, None)[index % 3] for index in range(len(norms))]
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    before = {name: (value.clone(), value.requires_grad) for name, value in named(model)}
+    batches = calibration_batches(data, 2, 32, seed=0)
+    if fails:
+        with pytest.raises(RuntimeError):
+            recalibrate(model, [*batches, torch.zeros(4, 5, 16, 16)])
+    else:
+        recalibrate(model, batches)
+    assert [norm.momentum for norm in norms] == momenta
+    assert not any(module.training for module in model.modules())
+    for name, value in named(model):
+        assert value.equal(before[name][0]) and value.requires_grad == before[name][1]
+        assert value.grad is None
+
+
+def named(model):
+    return list(model.named_parameters())
+
+
+def mobile(data):
     supernet = Supernet(SPACE)
     # Untrained, every network gives one answer to all images, and all scores are equal.
     train_supernet(supernet, data, TrainingSettings(epochs=2))
+    return supernet
+
+
+def relaxed(data):
+    supernet = RelaxedSupernet(CELLS)
+    settings = TrainingSettings(epochs=2)
+    Trainer(supernet, data, settings, subject="relaxed").run(PathDropout(supernet))
+    return supernet
+
+
+@pytest.mark.parametrize("trained", [mobile, relaxed])
+def test_score_does_not_depend_on_what_was_scored_before(data, trained):
+    supernet = trained(data)
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    active = dict(getattr(supernet, "active", {}))
+    modes = [module.training for module in supernet.modules()]
     random = np.random.default_rng(0)
-    architectures = [SPACE.sample(random) for _ in range(4)]
-    evaluator = SupernetEvaluator(supernet, data, batches=2, batch_size=32)
-    forward = [evaluator.accuracy(architecture) for architecture in architectures]
-    again = SupernetEvaluator(supernet, data, batches=2, batch_size=32)
-    backward = [again.accuracy(architecture) for architecture in reversed(architectures)]
-    assert forward == backward[::-1]
+    architectures = [supernet.space.sample(random) for _ in range(4)]
+
+    def evaluator():
+        return SupernetEvaluator(supernet, data, batches=2, batch_size=32)
+
+    one, other = evaluator(), evaluator()
+    forward = [one.accuracy(architecture) for architecture in architectures]
+    backward = [other.accuracy(architecture) for architecture in reversed(architectures)]
+    alone = [evaluator().accuracy(architecture) for architecture in architectures]
+    assert forward == backward[::-1] == alone
     assert len(set(forward)) > 1
     assert all(value.equal(before[name]) for name, value in supernet.state_dict().items())
+    assert dict(getattr(supernet, "active", {})) == active
+    assert [module.training for module in supernet.modules()] == modes
 
 
 def test_accuracy_counts_right_answers_and_refuses_what_is_no_number(data):

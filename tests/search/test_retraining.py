@@ -8,14 +8,20 @@ import onnxruntime
 import pytest
 import torch
 from latkit.devices.errors import LatkitError
+from latkit.latency.cost import lay_out
+from latkit.latency.counts import block_counts
 from latkit.latency.document import read_document
 from latkit.latency.onnx_model import build_onnx
 from latkit.search.data import load_data
+from latkit.search.evolution import Evolution
 from latkit.search.export import export
 from latkit.search.extraction import extract
+from latkit.search.log import SearchLog
+from latkit.search.loop import run_strategy
 from latkit.search.recalibration import SupernetEvaluator, accuracy
 from latkit.search.retraining import fresh_model, retrain
 from latkit.search.retraining import test_accuracy as accuracy_on_test_images
+from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.sandwich import Sandwich
@@ -138,16 +144,20 @@ class Untouchable:
         raise AssertionError("the test images were counted")
 
 
-def test_only_the_final_number_reads_test_images():
+def test_only_the_final_number_reads_test_images(tmp_path):
     data = replace(load_data(image_size=16), test=Untouchable())
     supernet = Supernet(SPACE)
     settings = TrainingSettings(epochs=1, batch_size=256)
     train_supernet(supernet, data, settings)
     train_supernet(supernet, data, settings, learn=Sandwich(supernet))
     evaluator = SupernetEvaluator(supernet, data)
-    architecture = SPACE.sample(np.random.default_rng(0))
-    assert 0 <= evaluator.accuracy(architecture) <= 1
-    retrained = retrain(evaluator.calibrated(architecture), data, settings)
+    cost = lay_out(SPACE, lambda block: float(block_counts(block).flops))
+    strategy = Evolution(SPACE, cost, cost.maximum()[0], population=4, rounds=2, parents=2)
+    log = SearchLog(tmp_path / "search.jsonl", {})
+    assert run_strategy(strategy, cost, evaluator.accuracy, log) == 8
+    best = Architecture(max(log.entries(), key=lambda entry: entry.accuracy).architecture)
+    retrained = retrain(evaluator.calibrated(best), data, settings)
+    export(retrained.model, data, tmp_path)
     with pytest.raises(AssertionError, match="test images"):
         accuracy_on_test_images(retrained.model, data)
 

@@ -4,6 +4,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,3 +262,32 @@ def test_impossible_settings_are_refused():
         TrainingSettings(epochs=0)
     with pytest.raises(UsageError):
         TrainingSettings(epochs=1, batch_size=1)
+    with pytest.raises(UsageError, match="crop"):
+        TrainingSettings(epochs=1, crop=0)
+
+
+def test_steps_taken_one_by_one_are_those_of_a_run_and_read_ahead(data, monkeypatch):
+    threads = []
+    batch = BatchLoader.batch
+
+    def noted(self, step):
+        threads.append(threading.current_thread().name)
+        return batch(self, step)
+
+    monkeypatch.setattr(BatchLoader, "batch", noted)
+    settings = TrainingSettings(epochs=1, batch_size=256)
+    supernet = Supernet(SPACE)
+    trainer = trainer_of(supernet, data, settings=settings)
+    while trainer.finished_steps < trainer.steps:
+        trainer.step(uniform(supernet))
+    assert len(threads) == trainer.steps
+    assert all(name.startswith("latkit-batches") for name in threads)
+    assert fingerprint(supernet) == fingerprint(trained(data, settings=settings))
+
+
+def test_random_parts_are_trained_on_where_asked(data):
+    plain, cropped, again = (
+        TrainingSettings(epochs=1, batch_size=256, shift=0, crop=crop) for crop in (1, 0.3, 0.3)
+    )
+    prints = [fingerprint(trained(data, settings=one)) for one in (plain, cropped, again)]
+    assert prints[0] != prints[1] == prints[2]

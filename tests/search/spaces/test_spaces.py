@@ -84,6 +84,13 @@ def test_networks_map_images_to_classes(name):
         assert network.output_shape == ((10,) if network.input_shape[1] == 32 else (1000,))
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_image_size_is_the_largest_that_a_network_reads(name):
+    space, _ = PAPER[name]
+    read = {max(network.input_shape[1:]) for network in space.sample_networks(40, seed=0)}
+    assert space.image_size == max(read)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_costs_of_pieces_sum_to_the_networks(name):
     space = SMALL[name]

@@ -1,5 +1,6 @@
 """Relaxed supernets, and DARTS's two levels of learning."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -149,6 +150,32 @@ def test_looking_ahead_leaves_the_weights_as_they_were(data):
     rule = Bilevel(supernet, loader_of(data), second_order=True)
     rule.architecture_gradients(loader_of(data).batch(0), loader_of(data).batch(1))
     assert fingerprint(supernet) == before
+
+
+def test_held_out_images_are_read_ahead_by_a_thread_and_begin_again(data, monkeypatch):
+    train, held_out = halves(data)
+    loader = loader_of(held_out, 128)
+    made = []
+    batch = BatchLoader.batch
+
+    def noted(self, step):
+        made.append((self, step, threading.current_thread().name))
+        return batch(self, step)
+
+    monkeypatch.setattr(BatchLoader, "batch", noted)
+    supernet = RelaxedSupernet(CELLS)
+    rule = Bilevel(supernet, loader)
+    seen = []
+    monkeypatch.setattr(
+        rule,
+        "architecture_gradients",
+        lambda batch, held: seen.append(held.step) or [torch.zeros(5)] * len(rule.alphas),
+    )
+    Trainer(supernet, train, TrainingSettings(2, 64), subject="run").run(rule)
+    assert loader.steps == 4
+    assert seen == [*range(4)] * 4
+    assert {name.startswith("latkit-batches") for *_, name in made} == {True}
+    assert len(made) == 32, "nothing is made twice"
 
 
 def test_halves_are_disjoint_and_share_the_rest(data):
