@@ -25,7 +25,8 @@ test: .venv/installed .venv/phone/installed debian-packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not quiet'
+	$(BIN)/python -m pytest -m quiet
 
 # torch comes first and pinned, so that no other package asks for another build of it.
 .venv/installed: pyproject.toml

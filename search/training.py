@@ -175,7 +175,8 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads or os.cpu_count() or 1)
     # Without it, matrix products on GPUs are refused for not being repeatable.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # The same as `use_deterministic_algorithms(True)`, which first imports a compiler for seconds.
+    torch.set_deterministic_debug_mode("error")
 
 
 class Trainer:

@@ -27,6 +27,8 @@ from latkit.devices.job import read_progress
 from latkit.devices.measurement import measurement
 from phone.models import write_conv, write_endless, write_loop
 
+pytestmark = pytest.mark.quiet
+
 SHORT = TimingProtocol(rounds=2, processes=1, runs=3, warmups=1, max_repeats=0)
 
 

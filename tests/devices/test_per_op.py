@@ -7,6 +7,8 @@ from latkit.devices.per_op import OperationTime, OperationTimes, operation_times
 from latkit.devices.profiled import ProfiledOperation, middle_ms
 from onnx import TensorProto, helper, load, save
 
+pytestmark = pytest.mark.quiet
+
 
 def event(name, duration_us, kind="Conv", category="Node"):
     return {"cat": category, "name": name, "dur": duration_us, "args": {"op_name": kind}}

@@ -14,6 +14,8 @@ from latkit.latency.predicting import fit_predictor
 from latkit.latency.profile import Profile
 from latkit.latency.store import Store
 
+pytestmark = pytest.mark.quiet
+
 PROTOCOL = TimingProtocol(rounds=2, processes=1, runs=2)
 BLOCKS = [
     Pointwise(in_channels=8 * read, out_channels=8 * written, height=8, width=8)

@@ -19,6 +19,8 @@ from latkit.latency.subject import (
 from latkit.latency.table import Entry, LatencyTable
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.quiet
+
 QUICK = ["--rounds", "2", "--processes", "1", "--runs", "2"]
 SETUP = Setup("cpu:somewhere", "litert", "2.0", cores=(0,))
 

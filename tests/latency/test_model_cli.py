@@ -10,6 +10,8 @@ from latkit.latency.models.probe_networks import probe_network
 from latkit.search.cli import app
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.quiet
+
 COMMAND = CliRunner()
 
 

@@ -11,6 +11,8 @@ from latkit.latency.store import Store
 from latkit.latency.subject import subject_to_json
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.quiet
+
 QUICK = ["--rounds", "1", "--processes", "1", "--runs", "2"]
 BLOCKS = [
     MBConv(channels, 7, 7, out_channels=channels, expanded_channels=3 * channels, kernel=kernel)

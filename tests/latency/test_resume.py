@@ -14,6 +14,8 @@ from latkit.latency.profile import UNSTEADY_FACTOR, profile
 from latkit.latency.store import Store
 from latkit.latency.subject import subject_id
 
+pytestmark = pytest.mark.quiet
+
 ROUNDS = 60
 PROTOCOL = TimingProtocol(rounds=ROUNDS, processes=3, runs=3, warmups=1)
 BLOCKS = [

@@ -8,6 +8,7 @@ Each function gives a path, or skips the test and names the package that is miss
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import platform
 import shutil
@@ -140,15 +141,17 @@ def qemu_arm64() -> Path:
 
 
 def _fetch_arm64(folder: str, package: str) -> None:
-    if (PHONE_ARM64 / folder).is_dir():
-        return
     platforms = ["--platform=manylinux_2_28_aarch64", "--platform=manylinux_2_35_aarch64"]
     where = ["--no-deps", "--only-binary=:all:", "--upgrade", f"--target={PHONE_ARM64}"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", *where, *platforms, package],
-        check=False,
-        timeout=300,
-    )
+    # Tests may run in several processes.
+    with (VENV / "phone-arm64.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (PHONE_ARM64 / folder).is_dir():
+            subprocess.run(
+                [sys.executable, "-m", "pip", "install", "--quiet", *where, *platforms, package],
+                check=False,
+                timeout=300,
+            )
 
 
 def _one(folder: Path, pattern: str, package: str, target: Path | None = None) -> Path:

@@ -15,6 +15,7 @@ from latkit.latency.calibration import Calibration, is_timed
 from latkit.latency.counts import block_counts
 from latkit.latency.table import Entry, LatencyTable
 from latkit.search.cli import app
+from latkit.search.images.digits import read_digits
 from latkit.search.spaces.mobile import mobile_space
 from PIL import Image
 from typer.testing import CliRunner
@@ -160,9 +161,12 @@ def test_a_report_of_no_search_ends_with_2(tmp_path):
 @pytest.mark.timeout(280)
 def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(table, tmp_path):
     table.save(tmp_path / "table.json")
+    digits = read_digits(32).images
+    np.savez(tmp_path / "few.npz", images=digits.pixels[:300], labels=digits.labels[:300])
     command = [
         sys.executable, "-m", "latkit.search", "search", *SMALL, "--table",
-        str(tmp_path / "table.json"), "--training-threads", "1", "--json",
+        str(tmp_path / "table.json"), "--data", str(tmp_path / "few.npz"),
+        "--training-threads", "1", "--json",
     ]  # fmt: skip
 
     def start(name):

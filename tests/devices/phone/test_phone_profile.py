@@ -22,6 +22,8 @@ from phone.faults import CutAt, Garbage
 from phone.models import write_conv, write_endless
 from phone.shared import shared_phone
 
+pytestmark = pytest.mark.quiet
+
 RUNNER = 'exec "$@"'
 """In the command line that starts the runner, and in no other."""
 

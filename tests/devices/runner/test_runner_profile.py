@@ -17,6 +17,8 @@ from phone import libraries
 from phone.bare_runner import BareRunner, models
 from phone.models import write_conv
 
+pytestmark = pytest.mark.quiet
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -16,6 +16,8 @@ from latkit.latency.models.probe_networks import probe_name
 from latkit.latency.splitting.model_split import NamedKernel, Split
 from latkit.latency.store import Store
 
+pytestmark = pytest.mark.quiet
+
 INFO = {"processor": "test"}
 
 

@@ -13,6 +13,8 @@ from latkit.latency.network import Network
 from latkit.latency.onnx_model import build_onnx
 from latkit.latency.splitting.model_split import split, timed_split
 
+pytestmark = pytest.mark.quiet
+
 RUNTIMES = ("onnxruntime", "litert")
 NETWORK = Network.chain(
     (

@@ -11,6 +11,8 @@ from latkit.latency.splitting.tflite import read_tflite
 from networks import export
 from splitting import profiled_names
 
+pytestmark = pytest.mark.quiet
+
 NETWORKS = ("mobilenet_v3_small", "shufflenet_v2", "deit_tiny")
 """Light ones, which have between them most of what the others are made of."""
 

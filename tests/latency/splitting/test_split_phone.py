@@ -18,6 +18,8 @@ from phone import libraries
 from phone.shared import shared_phone
 from typer.testing import CliRunner
 
+pytestmark = pytest.mark.quiet
+
 NETWORK = Network.chain(
     (
         ConvBlock(
