@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -62,7 +62,8 @@ def _statistics(value: Tensor) -> tuple[Tensor, Tensor]:
     everyone = value.new_zeros(distributed.get_world_size(), 2, len(mean))
     own = torch.arange(len(everyone), device=value.device) == distributed.get_rank()
     gathered = torch.where(own[:, None, None], torch.stack([mean, variance]), everyone)
-    means, variances = _Sum.apply(gathered).unbind(1)  # type: ignore[no-untyped-call]
+    summed: Callable[[Tensor], Tensor] = _Sum.apply
+    means, variances = summed(gathered).unbind(1)
     mean = means.mean(0)
     # Unlike the mean of squares less the squared mean, this loses no digits.
     return mean, (variances + (means - mean).square()).mean(0)
