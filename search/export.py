@@ -19,12 +19,19 @@ from ..devices.files import write_atomically
 from ..devices.tflite import convert
 from ..latency.document import write_document
 from ..latency.onnx_model import build_onnx
+from ..latency.ops import Quantise
 from ..latency.torch_model import TorchModel
 from .data import Dataset
 
 EXPORT_VERSION = 1
 LARGEST_DIFFERENCE = 1e-4
 """Outputs of torch, ONNX Runtime and LiteRT may differ by this share of the largest output."""
+LARGEST_MEDIAN_DIFFERENCE = 0.05
+"""What the median image's may differ by where activations are rounded to few bits.
+
+Runtimes add in orders of their own, and a sum close to a rounding boundary then goes either way: a
+whole step apart, seen in the outputs by some per cent, on some of the images.
+"""
 CHECKED_IMAGES = 16
 
 Logits = NDArray[np.float32]
@@ -36,7 +43,7 @@ class Exported:
 
     `description` is a JSON document with the classes and the normalisation of the input.
     `differences` are, by runtime, the largest difference from torch's outputs on real images,
-    relative to the largest output.
+    relative to the largest output; where activations are rounded to few bits, the median image's.
     """
 
     onnx: Path
@@ -66,15 +73,17 @@ def export(model: TorchModel, data: Dataset, folder: Path, name: str = "model") 
     with torch.no_grad():
         expected = model(images.to(next(model.parameters()))).cpu().numpy()
     batches = images.contiguous().numpy()[:, None]
+    rounds = any(isinstance(node.op, Quantise) for node in model.graph.nodes)
+    allowed = LARGEST_MEDIAN_DIFFERENCE if rounds else LARGEST_DIFFERENCE
     differences = {
-        "onnxruntime": _difference(expected, _run_onnx(onnx_model, batches)),
-        "litert": _difference(expected, _run_tflite(tflite_model, batches)),
+        "onnxruntime": _difference(expected, _run_onnx(onnx_model, batches), rounds),
+        "litert": _difference(expected, _run_tflite(tflite_model, batches), rounds),
     }
     for runtime, difference in differences.items():
-        if not difference <= LARGEST_DIFFERENCE:
+        if not difference <= allowed:
             raise LatkitError(
                 f"the network exported for {runtime} gives other outputs than torch: they differ "
-                f"by {difference:.2g} of the largest one, and {LARGEST_DIFFERENCE:g} is allowed. "
+                f"by {difference:.2g} of the largest one, and {allowed:g} is allowed. "
                 "Nothing was written; please report this with the architecture."
             )
     files = (folder / f"{name}.onnx", folder / f"{name}.tflite", folder / f"{name}.json")
@@ -90,8 +99,9 @@ def export(model: TorchModel, data: Dataset, folder: Path, name: str = "model") 
     return Exported(*files, differences)
 
 
-def _difference(expected: Logits, found: Logits) -> float:
-    return float(np.abs(expected - found).max() / np.abs(expected).max())
+def _difference(expected: Logits, found: Logits, median: bool) -> float:
+    by_image = np.abs(expected - found).max(1) / np.abs(expected).max()
+    return float(np.median(by_image) if median else by_image.max())
 
 
 def _run_onnx(model: onnx.ModelProto, batches: NDArray[np.float32]) -> Logits:

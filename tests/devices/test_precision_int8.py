@@ -9,8 +9,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from block_cases import INT8_UNSETTLED, SQUEEZE_EXCITE, STRIDED_CONV
-from latkit.latency.blocks import BLOCK_KINDS, ConvBlock, LinearBlock, Pooling, Skip, Sum
+from block_cases import EXAMPLES, INT8_UNSETTLED, SQUEEZE_EXCITE, STRIDED_CONV
+from latkit.devices.convert import prepare
+from latkit.latency.blocks import (
+    BLOCK_KINDS,
+    ConvBlock,
+    LinearBlock,
+    Pooling,
+    QuantisedResidual,
+    Skip,
+    Sum,
+)
+from latkit.latency.onnx_model import build_onnx
 from onnx.reference import ReferenceEvaluator
 from precision.reference import (
     BLOCKS,
@@ -41,6 +51,17 @@ def made(tmp_path_factory):
         return write_block(block, runtime, precision, folder)
 
     return make
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_block_of_few_bits_runs_its_convolutions_in_int8(runtime, tmp_path):
+    """Its own rounding stays, in float where the runtime has no such int8 operation."""
+    block = next(block for block in EXAMPLES if isinstance(block, QuantisedResidual))
+    onnx.save(build_onnx(block), tmp_path / "block.onnx")
+    path = prepare(tmp_path / "block.onnx", runtime, tmp_path, precision="int8")
+    (output,) = timed_outputs(path, runtime)
+    assert output.dtype in (np.int8, np.uint8)
+    assert np.ptp(output.astype(np.int64)) > 100
 
 
 def test_every_kind_of_block_is_among_them():

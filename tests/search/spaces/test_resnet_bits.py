@@ -1,9 +1,10 @@
 """The mixed-precision space: published sizes, shared weights, clip values of their own, BitOps."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from latkit.devices.errors import UsageError
+from latkit.devices.errors import LatkitError, UsageError
 from latkit.latency.bit_operations import bit_operations
 from latkit.latency.blocks import ConvBlock, Pooling
 from latkit.latency.cost import lay_out
@@ -11,16 +12,19 @@ from latkit.latency.network import block_graph
 from latkit.latency.ops import multiply_adds
 from latkit.latency.quantisers import Quantiser
 from latkit.latency.torch_model import TorchModel
+from latkit.search import export as export_module
 from latkit.search.data import load_data
 from latkit.search.evolution import Evolution
 from latkit.search.extraction import extract
 from latkit.search.loading import BatchLoader
+from latkit.search.recalibration import SupernetEvaluator
 from latkit.search.sgd import SGD
 from latkit.search.spaces import SMALL_IMAGES, Scale, resnet_bits
 from latkit.search.spaces.resnet_bits import BITS
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.single_path import SinglePath
 from latkit.search.training import Trainer, TrainingSettings, learn, set_threads
+from onnx import numpy_helper
 
 SPACE = resnet_bits(10, Scale(width=0.125, resolutions=(8,), unit_strides=2))
 
@@ -140,6 +144,35 @@ def test_few_bits_learn_a_batch(data):
 
     losses = [trainer.step(one_path, batch) for _ in range(25)]
     assert losses[-1] < losses[0] / 3
+
+
+def test_export_bears_values_that_are_rounded_the_other_way_and_no_other_network(
+    data, tmp_path, monkeypatch
+):
+    evaluator = SupernetEvaluator(Supernet(SPACE), data, batches=2)
+    model = evaluator.calibrated(all_of(SPACE, "w4 a4"))
+
+    def spoil(images):
+        """Other outputs for so many images, as if something in them had been rounded otherwise."""
+        run = export_module._run_onnx
+
+        def run_otherwise(*given):
+            logits = run(*given)
+            logits[:images] *= 1.3
+            return logits
+
+        monkeypatch.setattr(export_module, "_run_onnx", run_otherwise)
+
+    spoil(5)
+    exported = export_module.export(model, data, tmp_path / "few")
+    assert max(exported.differences.values()) < 0.05
+    weights = [item for item in onnx.load(exported.onnx).graph.initializer if len(item.dims) == 4]
+    levels = [len(np.unique(row)) for item in weights[1:] for row in numpy_helper.to_array(item)]
+    assert len(levels) > 100 and max(levels) <= 16
+    spoil(12)
+    with pytest.raises(LatkitError, match=r"onnxruntime gives other outputs.*0\.05 is allowed"):
+        export_module.export(model, data, tmp_path / "most")
+    assert not (tmp_path / "most").exists()
 
 
 def test_weight_decay_reaches_clip_values():
