@@ -16,7 +16,13 @@ from latkit.search.data import Part, load_data
 from latkit.search.images.source import HeldImages
 from latkit.search.loading import BatchLoader
 from latkit.search.rmsprop import RMSProp
-from latkit.search.spaces import SMALL_IMAGES, mobilenet_v3_like
+from latkit.search.spaces import (
+    SMALL_IMAGES,
+    Scale,
+    mobilenet_v3_like,
+    proxylessnas,
+    proxylessnas_enlarged,
+)
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.joint import Joint, train_jointly, tunas_settings
@@ -176,6 +182,20 @@ def test_weights_learn_from_training_images_before_validation_images_score_them(
         assert not logits.requires_grad
     assert trained == dict.fromkeys(range(120), 2)
     assert set(scored) == set(range(120, 220))
+
+
+@pytest.mark.parametrize("make", [proxylessnas, proxylessnas_enlarged, mobilenet_v3_like])
+def test_papers_spaces_are_searched_with_all_filters_and_operations_on(data, make):
+    space = make(10, Scale(0.125, (8,)))
+    joint = joint_of(data, space=space)
+    batch = batch_of(data, size=4, progress=0.0)
+    joint(batch)
+    joint.after_step(batch)
+    (draw,) = joint.draws
+    assert all(draw.replaced) and not any(draw.counted)
+    for name, weight in joint.supernet.named_parameters():
+        assert weight.grad is not None, name
+        assert weight[joint.supernet.active[name]].shape == weight.shape, name
 
 
 def test_scoring_leaves_no_gradients(data):
