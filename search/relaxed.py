@@ -7,15 +7,16 @@ those too (TF-NAS, Hu et al. 2020, section 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..devices.errors import UsageError
-from ..latency.blocks import Block, ConcatOf, Nothing, SumOf
+from ..latency.blocks import Block, ConcatOf, MBConv, Nothing, SumOf
 from ..latency.network import INPUT as INPUT_NODE
 from ..latency.torch_model import TorchModel
+from .narrowable import Narrowable
 from .relaxation import RelaxableSpace, SinkConnected
 from .space import Architecture, SearchSpace
 from .supernet import initialise
@@ -48,7 +49,11 @@ class RelaxedSupernet(nn.Module):
                 blocks = ()  # a sum of what its edges give
             for number, candidate in enumerate(blocks):
                 if candidate is not None and not isinstance(candidate, SumOf | ConcatOf):
-                    self.candidates[f"{index}_{number}"] = TorchModel(candidate)
+                    self.candidates[f"{index}_{number}"] = (
+                        Narrowable(candidate)
+                        if isinstance(candidate, MBConv)
+                        else TorchModel(candidate)
+                    )
         random = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -93,20 +98,45 @@ class RelaxedSupernet(nn.Module):
                 values[index] = sum(terms[1:], terms[0])
         return values[-1]
 
+    def blocks(self, index: int) -> tuple[Block | None, ...]:
+        """The candidates of a piece, or the block that is fixed there, as wide as they run now."""
+        mixture = self.mixtures.get(index)
+        blocks = (self.fixed[index],) if mixture is None else mixture.candidates
+        return tuple(
+            module.block if isinstance(module := self._module(index, number), Narrowable) else block
+            for number, block in enumerate(blocks)
+        )
+
+    def layers(self, architecture: Architecture) -> list[Narrowable | None]:
+        """The module of each layer of a staged space; `None` where it is left out or no MBConv."""
+        found: list[Narrowable | None] = []
+        kept = dict(self._modules_of(architecture))
+        for index, piece in enumerate(self.space.pieces):
+            if piece.stage is not None:
+                module = kept.get(index)
+                found.append(module if isinstance(module, Narrowable) else None)
+        return found
+
     def extract(self, architecture: Architecture) -> TorchModel:
-        """The architecture's network with a copy of its candidates' weights and statistics."""
+        """The architecture's network with a copy of its candidates' weights and statistics.
+
+        Where its middle channels are scaled, it gets those that the supernet runs, or the
+        strongest where that has another number of them.
+        """
         assert isinstance(self.space, SearchSpace)
         network = self.space.network(architecture)
         model = TorchModel(network).to(next(self.parameters()).dtype)
         target = model.state_dict()
         with torch.no_grad():
-            for node, (piece, block) in enumerate(
-                zip(self.space.placed(architecture), network.blocks, strict=True)
+            for node, ((_, module), block) in enumerate(
+                zip(self._modules_of(architecture), network.blocks, strict=True)
             ):
-                name = self._candidate(piece, block)
-                if name is None:
+                if module is None:
                     continue
-                for key, value in self.candidates[name].state_dict().items():
+                state = module.state_dict()
+                if isinstance(module, Narrowable) and isinstance(block, MBConv):
+                    state = module.narrowed_to(block.expanded_channels)
+                for key, value in state.items():
                     target[key.replace("layers.", f"layers.{node}_", 1)].copy_(value)
         return model
 
@@ -136,16 +166,30 @@ class RelaxedSupernet(nn.Module):
         result: Tensor = self.candidates[name](value)
         return result
 
-    def _candidate(self, piece: int, block: Block) -> str | None:
+    def _modules_of(self, architecture: Architecture) -> Iterator[tuple[int, nn.Module | None]]:
+        """Piece and module of each block of an architecture's network; `None`: without weights."""
+        assert isinstance(self.space, SearchSpace)
+        unscaled = Architecture(architecture.choices)
+        blocks = self.space.network(unscaled).blocks
+        for piece, block in zip(self.space.placed(unscaled), blocks, strict=True):
+            yield piece, self._module_of(piece, block)
+
+    def _module_of(self, piece: int, block: Block) -> nn.Module | None:
         """Where the weights of `block` at a piece are; `None` where it has none."""
         if isinstance(block, Nothing):
             return None
-        if piece in self.mixtures:
-            candidates = self.mixtures[piece].candidates
-            if block not in candidates:
-                raise UsageError(f"{block} is no candidate of {self.mixtures[piece].name}")
-            return f"{piece}_{candidates.index(block)}"
-        return f"{piece}_0" if f"{piece}_0" in self.candidates else None
+        if piece not in self.mixtures:
+            return self._module(piece, 0)
+        candidates = self.mixtures[piece].candidates
+        if block not in candidates:
+            raise UsageError(f"{block} is no candidate of {self.mixtures[piece].name}")
+        return self._module(piece, candidates.index(block))
+
+    def _module(self, piece: int, number: int) -> nn.Module | None:
+        name = f"{piece}_{number}"
+        if name not in self.candidates:
+            return None
+        return self.candidates[name]
 
 
 def _counts(weight: Tensor | float) -> bool:

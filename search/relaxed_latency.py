@@ -20,8 +20,9 @@ from .relaxed import RelaxedSupernet
 class RelaxedLatency:
     """Milliseconds, or what `block_cost_ms` tells, of a supernet's weights; `constant` is added.
 
-    With one-hot weights it is what `lay_out`'s cost model has for their architecture. Each block
-    is priced once. Raises `LatkitError` naming a block whose cost is no finite number, `UsageError`
+    With one-hot weights it is what `lay_out`'s cost model has for their architecture, or, where
+    the supernet runs fewer middle channels, what `architecture_latency` has. Each block is priced
+    once. Raises `LatkitError` naming a block whose cost is no finite number, `UsageError`
     where the blocks of fixed places depend on what is chosen, as the sums in cells do.
     """
 
@@ -41,9 +42,9 @@ class RelaxedLatency:
                     f"space {space.name}: what stands at piece {piece.name or index} depends on "
                     "the choices around it, so that latencies can't be weighted one by one"
                 )
-        self._base = constant + sum(map(self._cost, supernet.fixed.values()))
-        for mixture in supernet.mixtures.values():
-            for block in mixture.candidates:
+        self._constant = constant
+        for index in [*supernet.fixed, *supernet.mixtures]:
+            for block in supernet.blocks(index):
                 self._cost(block)
         # By layer: the sink whose depths keep it, and which of them do. All keep the first ones.
         self._keeping = {
@@ -57,13 +58,14 @@ class RelaxedLatency:
         parts = []
         for index, mixture in self.supernet.mixtures.items():
             vector = weights[mixture.name]
-            costs = [self._cost(block) for block in mixture.candidates]
+            costs = [self._cost(block) for block in self.supernet.blocks(index)]
             part = (vector * vector.new_tensor(costs)).sum()
             if index in self._keeping:
                 sink, depths = self._keeping[index]
                 part = part * weights[sink][depths].sum()
             parts.append(part)
-        return torch.stack(parts).sum() + self._base
+        fixed = (self._cost(*self.supernet.blocks(index)) for index in self.supernet.fixed)
+        return torch.stack(parts).sum() + self._constant + sum(fixed)
 
     def _cost(self, block: Block | None) -> float:
         if block is not None and block not in self._costs:

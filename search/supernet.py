@@ -291,9 +291,7 @@ class Supernet(nn.Module):
                     f"architecture {architecture} asks for {after.expanded_channels} middle "
                     f"channels, and the supernet has {len(weight)} there"
                 )
-            norms = weight[:candidates].detach().abs().sum((1, 2, 3))
-            largest = norms.argsort(descending=True, stable=True)[: after.expanded_channels]
-            kept[piece] = largest.sort().values
+            kept[piece] = strongest_channels(weight[:candidates], after.expanded_channels)
         return kept
 
     def _shared_name(self, piece: int, op: Weighted) -> str:
@@ -339,6 +337,15 @@ class Supernet(nn.Module):
                             name = self._shared_name(piece, node.op)
                             ends[name] = ends.get(name, True) and block.has_residual
         return {name for name, always in ends.items() if always}
+
+
+def strongest_channels(weight: Tensor, count: int) -> Tensor:
+    """The `count` channels of a depthwise weight whose kernels have the largest L1 norm, in order.
+
+    They are what elasticity-scaling keeps (TF-NAS, Hu et al. 2020).
+    """
+    norms = weight.detach().abs().sum((1, 2, 3))
+    return norms.argsort(descending=True, stable=True)[:count].sort().values
 
 
 def initialise(weight: Tensor, random: torch.Generator) -> None:

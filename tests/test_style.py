@@ -33,6 +33,7 @@ TORCH_MODULES = {
     "search/export.py",
     "search/extraction.py",
     "search/loading.py",
+    "search/narrowable.py",
     "search/pipeline.py",
     "search/precision.py",
     "search/recalibration.py",

@@ -8,20 +8,23 @@ images, weighted by a Gumbel-softmax, and the loss counts how far the latency is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...devices.errors import UsageError
+from ...devices.errors import UnreachableTargetError, UsageError
 from ...latency.blocks import Block
 from ..alphas import Alphas
+from ..elasticity import architecture_latency, scale
 from ..loading import Ahead, Batch, BatchLoader
+from ..narrowable import Narrowable
 from ..relaxed import CandidateWeights, RelaxedSupernet
 from ..relaxed_latency import RelaxedLatency
-from ..space import Architecture
+from ..space import Architecture, SearchSpace
 from ..training import TrainingSettings, learn
 
 BI_SAMPLING_SETTINGS = TrainingSettings(
@@ -49,8 +52,13 @@ class BiSampling:
     are the released code's.
 
     On a path one operation of each layer runs. Depths stay weighted, by weights that the step
-    takes as they are: each stage gives the sum over its depths. Raises `UsageError` for a target
-    that is not positive.
+    takes as they are: each stage gives the sum over its depths.
+
+    With a `width_grid`, each epoch after the warm ones ends with elasticity-scaling
+    (`elasticity.scale`) of the strongest architecture: its operations run from then on with the
+    middle channels that bring it to the target. Where no widths do, they stay as they are.
+
+    Raises `UsageError` for a target that is not positive.
     """
 
     def __init__(
@@ -69,10 +77,13 @@ class BiSampling:
         learning_rate: float = 0.01,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 5e-4,
+        width_grid: int | None = None,
     ) -> None:
         if not (math.isfinite(target_ms) and target_ms > 0):
             raise UsageError(f"a target must be a positive number of milliseconds, not {target_ms}")
         self.supernet = supernet
+        self._block_cost_ms = block_cost_ms
+        self._constant = constant
         self.latency = RelaxedLatency(supernet, block_cost_ms, constant)
         self.target_ms = target_ms
         self.warm_epochs = warm_epochs
@@ -80,6 +91,8 @@ class BiSampling:
         self.latency_weight = latency_weight
         self._temperature = temperature
         self._cooling = cooling
+        self._width_grid = width_grid
+        self._epoch = 0
         self._held_out = Ahead(held_out)
         self._operations = {mixture.name for mixture in supernet.mixtures.values()}
         self._alphas = Alphas(
@@ -94,6 +107,10 @@ class BiSampling:
 
     def __call__(self, batch: Batch) -> float:
         """Move the architecture where it is its turn, then learn; returns the paths' loss."""
+        if batch.epoch > self._epoch:
+            if self._epoch >= self.warm_epochs and self._width_grid is not None:
+                self._scale(self._width_grid)
+            self._epoch = batch.epoch
         warm = batch.epoch < self.warm_epochs
         if not warm and batch.step % self.interval == 0:
             self._move(batch)
@@ -108,8 +125,13 @@ class BiSampling:
         return self._temperature * self._cooling ** max(0, epoch - self.warm_epochs)
 
     def best(self) -> Architecture:
-        """The architecture of the strongest operations and depths."""
-        return self.supernet.space.discretise(self._alphas.arrays())
+        """The architecture of the strongest operations and depths, with the widths they run at."""
+        architecture = self.supernet.space.discretise(self._alphas.arrays())
+        modules = self.supernet.layers(architecture)
+        if all(module is None or module.kept is None for module in modules):
+            return architecture
+        widths = (0 if module is None else module.block.expanded_channels for module in modules)
+        return replace(architecture, expanded_channels=tuple(widths))
 
     def gumbel_weights(self, batch: Batch) -> dict[str, Tensor]:
         """Weights of the operations, softmax((log_softmax(alpha) + g) / temperature), and depths.
@@ -147,12 +169,36 @@ class BiSampling:
         return held_out.loss(self.supernet(held_out.inputs, weights)) + self.latency_weight * gap
 
     def state_dict(self) -> dict[str, Any]:
-        """The architecture's parameters and their optimiser's state."""
-        return self._alphas.state_dict()
+        """The architecture's parameters, their optimiser's state, and the channels in use."""
+        kept = {name: module.kept for name, module in self._narrowable()}
+        return self._alphas.state_dict() | {"epoch": self._epoch, "kept": kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a state that `state_dict` gave; `KeyError` where a layer or stage is missing."""
         self._alphas.load_state_dict(state)
+        self._epoch = state["epoch"]
+        for name, module in self._narrowable():
+            module.kept = state["kept"][name]
+
+    def _narrowable(self) -> Iterator[tuple[str, Narrowable]]:
+        for name, module in self.supernet.candidates.items():
+            if isinstance(module, Narrowable):
+                yield name, module
+
+    def _scale(self, grid: int) -> None:
+        """Bring the strongest architecture to the target by its middle channels."""
+        space = self.supernet.space
+        assert isinstance(space, SearchSpace)
+        best = self.best()
+        latency_of = architecture_latency(space, self._block_cost_ms, self._constant)
+        try:
+            scaled = scale(best, space, latency_of, self.target_ms, grid)
+        except UnreachableTargetError:
+            return
+        widths = scaled.expanded_channels or ()
+        for module, width in zip(self.supernet.layers(best), widths, strict=True):
+            if module is not None:
+                module.narrow(width)
 
     def _move(self, batch: Batch) -> None:
         turn = batch.step // self.interval

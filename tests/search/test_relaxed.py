@@ -1,5 +1,7 @@
 """Relaxed supernets of staged spaces: operations and depths, weighted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,27 @@ def test_one_operation_and_depth_alone_are_the_architectures_network(space):
         again = supernet.extract(architecture).state_dict()
         for name, value in model.state_dict().items():
             torch.testing.assert_close(again[name], value, rtol=1e-10, atol=1e-20)
+
+
+def test_a_scaled_architecture_is_the_narrowed_supernets():
+    supernet = RelaxedSupernet(SMALL, seed=1).double().train()
+    architecture = SMALL.architecture([len(choice.options) - 1 for choice in SMALL.choices])
+    modules = supernet.layers(architecture)
+    assert len(modules) == 6
+    for module in modules:
+        module.narrow(module.block.expanded_channels - 8)
+    widths = tuple(module.block.expanded_channels for module in modules)
+    scaled = replace(architecture, expanded_channels=widths)
+    model = supernet.extract(scaled).train()
+    found = supernet(images_of(SMALL), one_hot(supernet, architecture))
+    torch.testing.assert_close(found, model(images_of(SMALL)), rtol=1e-10, atol=1e-10)
+    again = supernet.extract(scaled).state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again[name], value, rtol=1e-10, atol=1e-20)
+    # With the operations that another architecture has, nothing was narrowed.
+    other = SMALL.architecture([0, 0, 0, 2, 0, 0, 0])
+    kept = [module.kept for module in supernet.layers(other)[1:] if module is not None]
+    assert kept == [None] * 4
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)

@@ -1,5 +1,7 @@
 """Latency of weighted operations and depths: the cost model's where one is chosen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from latkit.devices.errors import LatkitError, UsageError
 from latkit.latency.cost import lay_out
 from latkit.latency.network import block_graph
 from latkit.latency.ops import multiply_adds
+from latkit.search.elasticity import architecture_latency
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.relaxed_latency import RelaxedLatency
 from latkit.search.spaces.nasbench201 import NasBench201Space
@@ -45,6 +48,24 @@ def test_latency_of_one_architecture_is_the_cost_models(space):
         }
         expected = cost.latency_ms(space.encode([architecture]))[0]
         assert float(latency(weights)) == pytest.approx(expected, rel=1e-14)
+
+
+def test_latency_of_narrowed_operations_is_that_of_the_scaled_architecture():
+    supernet = RelaxedSupernet(SMALL)
+    latency = RelaxedLatency(supernet, cost_ms)
+    architecture = SMALL.architecture([len(choice.options) - 1 for choice in SMALL.choices])
+    weights = {
+        name: torch.tensor(vector, dtype=torch.float64)
+        for name, vector in one_hot(supernet, architecture).items()
+    }
+    full = latency(weights)
+    modules = supernet.layers(architecture)
+    for module in modules:
+        module.narrow(module.block.expanded_channels - 8)
+    widths = tuple(module.block.expanded_channels for module in modules)
+    expected = architecture_latency(SMALL, cost_ms)(replace(architecture, expanded_channels=widths))
+    assert latency(weights).item() == pytest.approx(expected, rel=1e-14)
+    assert expected < 0.95 * full.item()
 
 
 @pytest.mark.parametrize("space", [SMALL, TFNAS], ids=["small", "tfnas"])

@@ -10,6 +10,7 @@ from latkit.latency.cost import lay_out
 from latkit.latency.network import block_graph
 from latkit.latency.ops import multiply_adds
 from latkit.search.data import divided, load_data
+from latkit.search.elasticity import architecture_latency
 from latkit.search.loading import BatchLoader
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.trainers.bi_sampling import BI_SAMPLING_SETTINGS, HELD_OUT_SHARE, BiSampling
@@ -48,6 +49,13 @@ def batch_of(data, step=0, epoch=0, size=16):
 def rule_of(data, seed=0, **changes):
     supernet = RelaxedSupernet(SPACE, seed).train()
     return BiSampling(supernet, loader_of(data), cost_ms, TARGET_MS, **changes)
+
+
+def prefer_the_largest(rule):
+    """The largest network, which is above the target."""
+    with torch.no_grad():
+        for alpha in rule.alphas.values():
+            alpha[-1] += 1
 
 
 def run_operations(supernet, learn):
@@ -230,13 +238,44 @@ def test_targets_that_are_none_are_refused(data, target_ms):
         BiSampling(RelaxedSupernet(SPACE), loader_of(data), cost_ms, target_ms)
 
 
+def test_widths_are_scaled_after_each_epoch_from_the_first_that_is_not_warm(data):
+    rule = rule_of(data, warm_epochs=2, width_grid=8, interval=1000)
+    prefer_the_largest(rule)
+    latency_of = architecture_latency(SPACE, cost_ms)
+    full = rule.best()
+    for step, epoch in enumerate((0, 1, 2), 1):
+        rule(batch_of(data, step, epoch))
+        assert rule.best() == full
+    assert latency_of(full) > TARGET_MS
+    rule(batch_of(data, 4, 3))
+    scaled = rule.best()
+    assert scaled.choices == full.choices
+    assert 0.95 * TARGET_MS < latency_of(scaled) <= TARGET_MS
+    assert rule.supernet.extract(scaled).graph == SPACE.network(scaled).graph()
+
+
+def test_widths_that_no_scaling_brings_to_the_target_stay(data):
+    supernet = RelaxedSupernet(SPACE).train()
+    rule = BiSampling(supernet, loader_of(data), cost_ms, 0.01, warm_epochs=0, width_grid=8)
+    for epoch in range(2):
+        rule(batch_of(data, 1, epoch))
+    assert rule.best().expanded_channels is None
+
+
 def run(data, folder, stop=None):
     train, held_out = divided(data, 1 - HELD_OUT_SHARE)
-    settings = replace(BI_SAMPLING_SETTINGS, epochs=2, batch_size=128)
+    settings = replace(BI_SAMPLING_SETTINGS, epochs=3, batch_size=256)
     supernet = RelaxedSupernet(SPACE)
     rule = BiSampling(
-        supernet, loader_of(held_out, 64), cost_ms, TARGET_MS, warm_epochs=1, learning_rate=0.1
+        supernet,
+        loader_of(held_out, 64),
+        cost_ms,
+        TARGET_MS,
+        warm_epochs=1,
+        learning_rate=0.1,
+        width_grid=8,
     )
+    prefer_the_largest(rule)
     checkpoint = folder / "a.checkpoint"
     trainer = Trainer(supernet, train, settings, subject="run", checkpoint=checkpoint)
     if stop is None:
@@ -252,7 +291,7 @@ def test_run_that_was_cut_off_goes_on_with_its_architecture(tmp_path, data):
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     whole, whole_rule = run(data, tmp_path / "whole")
-    run(data, tmp_path / "cut", stop=9)
+    run(data, tmp_path / "cut", stop=7)
     again, again_rule = run(data, tmp_path / "cut")
     assert fingerprint(again) == fingerprint(whole)
     assert fingerprint(again) != fingerprint(RelaxedSupernet(SPACE))
@@ -260,5 +299,8 @@ def test_run_that_was_cut_off_goes_on_with_its_architecture(tmp_path, data):
         assert torch.equal(alpha, again_rule.alphas[name])
         assert (alpha - alpha.mean()).abs().max() > 0.005
     assert again_rule.best() == whole_rule.best()
-    network = SPACE.network(again_rule.best())
-    assert again.extract(again_rule.best()).graph == network.graph()
+    narrow = {name: item for name, item in whole.candidates.items() if hasattr(item, "kept")}
+    assert any(module.kept is not None for module in narrow.values())
+    for name, module in narrow.items():
+        assert module.block == again.candidates[name].block
+        assert module.kept is None or torch.equal(module.kept, again.candidates[name].kept)
