@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..devices.errors import UsageError
 from .blocks import Block
-from .ops import OpGraph, Shape
+from .ops import OpGraph, Shape, graph_reading
 
 INPUT = -1
 """In `NetworkNode.inputs`: the network's input rather than another node's output."""
@@ -83,7 +83,7 @@ class Network:
 
 
 def block_graph(block: Block) -> OpGraph:
-    """The operations of one block. A block with several inputs reads the one input for each."""
-    graph = OpGraph(block.input_shapes[0])
-    block.write(graph, *([0] * len(block.input_shapes)))
+    """The operations of one block. Its inputs of one shape are one input of the graph."""
+    graph, values = graph_reading(block.input_shapes)
+    block.write(graph, *values)
     return graph

@@ -31,11 +31,13 @@ from .ops import (
     Crop,
     Flatten,
     GlobalAveragePool,
+    Input,
     Linear,
     Multiply,
     Normalise,
     OpGraph,
     OpNode,
+    Pad,
     Pool,
     Quantise,
     Shape,
@@ -131,6 +133,7 @@ class _Writer:
         self._parameters = parameters
         self._initializers: list[TensorProto] = []
         self._nodes: list[onnx.NodeProto] = []
+        self._inputs = [self._value_info(INPUT_NAME, graph.input_shape)]
 
     def model(self) -> onnx.ModelProto:
         values = [INPUT_NAME]
@@ -143,7 +146,7 @@ class _Writer:
         body = helper.make_graph(
             self._nodes,
             "latkit",
-            [self._value_info(INPUT_NAME, self._graph.input_shape)],
+            self._inputs,
             [self._value_info(OUTPUT_NAME, self._graph.shape(self._graph.output))],
             self._initializers,
         )
@@ -235,6 +238,14 @@ class _Writer:
                 _, height, width = node.shape
                 rows, columns = (op.top, op.top + height), (op.left, op.left + width)
                 return self._slice(inputs[0], {2: rows, 3: columns})
+            case Pad() as op:
+                shape = self._graph.shape(node.inputs[0])
+                pads = (0, 0, *op.before(shape), 0, 0, *op.after(shape))
+                return self._emit("Pad", [inputs[0], self._integers(pads)])
+            case Input() as op:
+                name = f"{INPUT_NAME}_{len(self._inputs)}"
+                self._inputs.append(self._value_info(name, op.shape))
+                return name
             case ChannelShuffle() as op:
                 return self._shuffle(inputs[0], op.groups, node.shape)
 

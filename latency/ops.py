@@ -7,6 +7,7 @@ realisations can't disagree about structure, names or shapes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -173,6 +174,30 @@ class Crop:
     left: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """Zeros around a value, up to this height and width; the odd one of them comes last."""
+
+    height: int
+    width: int
+
+    def before(self, shape: Shape) -> tuple[int, int]:
+        """Rows above, and columns to the left of a value of this shape."""
+        return (self.height - shape[1]) // 2, (self.width - shape[2]) // 2
+
+    def after(self, shape: Shape) -> tuple[int, int]:
+        """Rows below it, and columns to its right."""
+        above, left = self.before(shape)
+        return self.height - shape[1] - above, self.width - shape[2] - left
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One more input of the graph, besides value 0: only blocks on their own have any."""
+
+    shape: Shape
+
+
 Op = (
     Conv
     | Linear
@@ -189,6 +214,8 @@ Op = (
     | Channels
     | ChannelShuffle
     | Crop
+    | Pad
+    | Input
 )
 """All operations."""
 
@@ -232,8 +259,20 @@ class OpGraph:
         return self.output
 
 
+def graph_reading(shapes: Sequence[Shape]) -> tuple[OpGraph, list[int]]:
+    """A graph with an input for each different shape, and the values to read for `shapes`."""
+    graph = OpGraph(shapes[0])
+    values = {shapes[0]: 0}
+    for shape in shapes:
+        if shape not in values:
+            values[shape] = graph.add(Input(shape))
+    return graph, [values[shape] for shape in shapes]
+
+
 def output_shape(op: Op, inputs: tuple[Shape, ...]) -> Shape:
     """Shape that `op` gives for inputs of these shapes; `UsageError` where they don't fit."""
+    if isinstance(op, Input):
+        return op.shape
     first = inputs[0]
     match op:
         case Conv():
@@ -287,6 +326,10 @@ def output_shape(op: Op, inputs: tuple[Shape, ...]) -> Shape:
             if len(first) != 3 or not (0 <= op.top < first[1] and 0 <= op.left < first[2]):
                 raise UsageError(f"{op} can't read a value of shape {first}")
             return (first[0], first[1] - op.top, first[2] - op.left)
+        case Pad():
+            if len(first) != 3 or first[1] > op.height or first[2] > op.width:
+                raise UsageError(f"{op} can't read a value of shape {first}")
+            return (first[0], op.height, op.width)
 
 
 def _window(

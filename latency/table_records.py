@@ -1,9 +1,10 @@
 """Our own form of a shared table: a record for each block, for data frames, CSV and JSON.
 
-A record has the block's kind and fields, `median_ms`, `low_ms`, `high_ms` (95 % interval),
-`verdict`, and `reasons` as a JSON list. What holds for the whole table (setup, eviction, channel
-grid, calibration) stands as JSON in the column `table` of the first record. Records that others
-wrote by hand may leave out all but the block and `median_ms`.
+A record has the block's kind and fields (one that holds several numbers as a JSON list),
+`median_ms`, `low_ms`, `high_ms` (95 % interval), `verdict`, and `reasons` as a JSON list. What
+holds for the whole table (setup, eviction, channel grid, calibration) stands as JSON in the column
+`table` of the first record. Records that others wrote by hand may leave out all but the block and
+`median_ms`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def to_records(about: Mapping[str, Any], entries: Mapping[Block, Entry]) -> list
     """The records of a table, in the order of its entries."""
     records: list[dict[str, Any]] = []
     for block, entry in entries.items():
-        record = subject_to_json(block)
+        record = {
+            name: json.dumps(value) if isinstance(value, tuple) else value
+            for name, value in subject_to_json(block).items()
+        }
         record |= {name: getattr(entry, name) for name in ENTRY_COLUMNS}
         record["reasons"] = json.dumps(entry.reasons) if entry.reasons else None
         records.append(record | {ABOUT: None if records else json.dumps(about)})
@@ -123,11 +127,21 @@ def _reasons(cell: Any) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def _listed(text: str) -> Any:
+    """The list that a cell holds as JSON; the text where it holds none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def _plain(value: Any) -> Any:
     """A cell as JSON has it: CSV knows texts only, frames have floats for whole numbers."""
     if isinstance(value, str):
         if value.lower() in ("true", "false"):
             return value.lower() == "true"
+        if value.startswith("["):
+            return _listed(value)
         digits = value.removesuffix(".0")
         return int(digits) if digits.isdecimal() and len(digits) < 19 else value
     value = value.item() if hasattr(value, "item") else value

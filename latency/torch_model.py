@@ -24,11 +24,13 @@ from .ops import (
     Crop,
     Flatten,
     GlobalAveragePool,
+    Input,
     Linear,
     Multiply,
     Normalise,
     OpGraph,
     OpNode,
+    Pad,
     Pool,
     Quantise,
     Zero,
@@ -102,11 +104,15 @@ class TorchModel(nn.Module):
                 case _:
                     pass
 
-    def forward(self, value: Tensor) -> Tensor:
-        """(N, *input_shape) -> (N, *output_shape)."""
+    def forward(self, value: Tensor, *others: Tensor) -> Tensor:
+        """(N, *input_shape) -> (N, *output_shape); `others` are the graph's further inputs."""
         values = [value]
+        given = iter(others)
         for node in self.graph.nodes:
-            values.append(self._run(node, [values[index] for index in node.inputs]))
+            if isinstance(node.op, Input):
+                values.append(next(given))
+            else:
+                values.append(self._run(node, [values[index] for index in node.inputs]))
         return values[-1]
 
     def _run(self, node: OpNode, read: list[Tensor]) -> Tensor:
@@ -139,6 +145,11 @@ class TorchModel(nn.Module):
                 return functional.channel_shuffle(first, op.groups)
             case Crop() as op:
                 return first[:, :, op.top :, op.left :]
+            case Pad() as op:
+                (top, left), (bottom, right) = op.before(first.shape[1:]), op.after(first.shape[1:])
+                return functional.pad(first, (left, right, top, bottom))
+            case Input():
+                raise AssertionError(node)
 
     def load_folded(self, parameters: Parameters) -> None:
         """Take the parameters of the ONNX form; batch norms become identities plus the bias.

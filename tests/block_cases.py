@@ -19,10 +19,12 @@ from latkit.latency.blocks import (
     LooseEnd,
     MBConv,
     Nothing,
+    PaddedConcat,
     Pointwise,
     PooledHead,
     Pooling,
     QuantisedResidual,
+    RectangularConv,
     ResidualReduction,
     SeparableConv,
     ShuffleUnit,
@@ -69,6 +71,8 @@ EXAMPLES: list[Block] = [
     Classifier(in_channels=8, height=5, width=4, classes=10, norm=True),
     SumOf(in_channels=8, height=9, width=7, inputs=3),
     ConcatOf(in_channels=8, height=9, width=7, inputs=4),
+    RectangularConv(in_channels=8, height=9, width=7, out_channels=12, kernel_width=5),
+    PaddedConcat(shapes=((8, 9, 7), (4, 5, 8), (8, 9, 7))),
 ]
 """One block of every kind."""
 
@@ -89,12 +93,12 @@ VARIATIONS: list[Block] = [
 
 INT8_UNSETTLED: set[type[Block]] = {
     *(BottleneckConv, BottleneckPool, CellConv, Classifier, FactorisedConv, FactorisedReduce),
-    *(LooseEnd, Nothing, PooledHead, QuantisedResidual, ResidualReduction, SeparableConv),
-    ShuffleXception,
+    *(LooseEnd, Nothing, PaddedConcat, PooledHead, QuantisedResidual, RectangularConv),
+    *(ResidualReduction, SeparableConv, ShuffleXception),
 }
 """Kinds whose int8 form is not settled: one begins with an activation, ends in float, is constant,
-rounds to fewer bits itself, or has more layers in a row than the tolerances of int8's tests allow
-for."""
+rounds to fewer bits itself, has inputs of several shapes, or more layers in a row than the
+tolerances of int8's tests allow for."""
 
 channels, pixels = st.integers(1, 20), st.integers(1, 14)
 image = {"in_channels": channels, "height": pixels, "width": pixels}
@@ -192,5 +196,17 @@ STRATEGIES = {
     "Classifier": st.builds(Classifier, **image, classes=channels, norm=st.booleans()),
     "SumOf": st.builds(SumOf, **image, inputs=st.integers(1, 4), norm=st.booleans()),
     "ConcatOf": st.builds(ConcatOf, **image, inputs=st.integers(1, 4)),
+    "RectangularConv": st.builds(
+        RectangularConv,
+        **image,
+        out_channels=channels,
+        kernel_height=kernels,
+        kernel_width=kernels,
+        stride=strides,
+    ),
+    "PaddedConcat": st.builds(
+        PaddedConcat,
+        shapes=st.lists(st.tuples(channels, pixels, pixels), min_size=1, max_size=4).map(tuple),
+    ),
 }
 """A strategy for every kind of block by its name."""

@@ -22,6 +22,8 @@ from .cell import ResidualReduction as ResidualReduction
 from .cell import SeparableConv as SeparableConv
 from .cell import SumOf as SumOf
 from .kinds import BLOCK_KINDS as BLOCK_KINDS
+from .layer import PaddedConcat as PaddedConcat
+from .layer import RectangularConv as RectangularConv
 from .mobile import MBConv as MBConv
 from .mobile import PooledHead as PooledHead
 from .quantised import QuantisedResidual as QuantisedResidual

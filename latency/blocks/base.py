@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from ...devices.errors import UsageError
-from ..ops import OpGraph, Shape
+from ..ops import OpGraph, Shape, graph_reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Block:
 
 @lru_cache(maxsize=100_000)
 def _output_shape(block: Block) -> Shape:
-    graph = OpGraph(block.input_shapes[0])
-    return graph.shape(block.write(graph, *([0] * len(block.input_shapes))))
+    graph, values = graph_reading(block.input_shapes)
+    return graph.shape(block.write(graph, *values))
 
 
 def check_positive(block: Block, *names: str) -> None:

@@ -18,6 +18,7 @@ from .cell import (
     SeparableConv,
     SumOf,
 )
+from .layer import PaddedConcat, RectangularConv
 from .mobile import MBConv, PooledHead
 from .quantised import QuantisedResidual
 from .shuffle import ShuffleUnit, ShuffleXception
@@ -29,5 +30,6 @@ BLOCK_KINDS: dict[str, type[Block]] = {
         *(PooledHead, QuantisedResidual, ShuffleUnit, ShuffleXception),
         *(CellConv, FactorisedConv, SeparableConv, FactorisedReduce, ResidualReduction),
         *(BottleneckConv, BottleneckPool, LooseEnd, Nothing, SumOf, ConcatOf, Classifier),
+        *(RectangularConv, PaddedConcat),
     )
 }

@@ -7,6 +7,9 @@ from .enas_micro import enas_micro as enas_micro
 from .mobile import mobile_space as mobile_space
 from .mobilenet_v3 import mobilenet_v3_like as mobilenet_v3_like
 from .nasbench201 import nasbench201 as nasbench201
+from .nasnet import nasnet as nasnet
+from .nasrl import nasrl as nasrl
+from .nasrl import nasrl_strides as nasrl_strides
 from .proxylessnas import proxylessnas as proxylessnas
 from .proxylessnas import proxylessnas_enlarged as proxylessnas_enlarged
 from .resnet_bits import resnet_bits as resnet_bits

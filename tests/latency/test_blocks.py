@@ -32,6 +32,8 @@ def changed(block, name):
         return replace(block, pool="average")
     if isinstance(value, bool):
         return replace(block, **{name: not value})
+    if isinstance(value, tuple):
+        return replace(block, **{name: value[1:]})
     return replace(block, **{name: value + 2})
 
 

@@ -24,6 +24,7 @@ from latkit.latency.blocks import (
     Head,
     LinearBlock,
     MBConv,
+    PaddedConcat,
     Pointwise,
     Pooling,
     Sum,
@@ -55,6 +56,7 @@ BLOCKS = st.one_of(
     st.builds(Head, **IMAGE, hidden_channels=SMALL, classes=SMALL),
     st.builds(LinearBlock, in_features=SMALL, out_features=SMALL),
     st.builds(Sum, **IMAGE),
+    st.builds(PaddedConcat, shapes=st.lists(st.tuples(SMALL, SMALL, SMALL), min_size=1).map(tuple)),
 )
 LATENCY = st.floats(1e-9, 1e9)
 TEXTS = st.lists(st.text(max_size=20), max_size=2).map(tuple)
