@@ -40,10 +40,10 @@ class Narrowable(TorchModel):
         """The channels with the largest depthwise kernels by their L1 norm, in their order."""
         return strongest_channels(self.state_dict()["layers.depthwise.conv.weight"], width)
 
-    def forward(self, value: Tensor) -> Tensor:
+    def forward(self, value: Tensor, *others: Tensor) -> Tensor:
         """(N, *input_shape) -> (N, *output_shape)."""
         if self.kept is None:
-            return super().forward(value)
+            return super().forward(value, *others)
         with torch.device("meta"):
             model = TorchModel(self.block)
         state = self.narrowed(self.kept)

@@ -20,7 +20,8 @@ class Work:
     `products`: multiply-adds of convolutions and linear layers. `scaled`: values that a gate
     multiplies; papers count each as a multiply-add, `Counts` as one FLOP. `others`: FLOPs of the
     rest, which papers leave out. `weights`: everything trained but the scale and shift of the
-    `normed` channels, whose batch norms the exported form folds to a bias.
+    `normed` channels, whose batch norms the exported form folds to a bias, and but the `clips`,
+    which are scalars there.
     """
 
     block: Block
@@ -29,6 +30,7 @@ class Work:
     others: int = 0
     weights: int = 0
     normed: int = 0
+    clips: int = 0
 
 
 WORK = [
@@ -200,6 +202,22 @@ WORK = [
         weights=4 + 4,
     ),
     Work(blocks.ConcatOf(4, 8, 6, inputs=3)),
+    Work(blocks.PaddedConcat(shapes=((4, 8, 6), (2, 5, 6)))),
+    Work(
+        blocks.RectangularConv(6, 9, 8, out_channels=10, kernel_height=5, kernel_width=1, stride=2),
+        products=(10 * 6 * 5 * 1) * (5 * 4),
+        others=10 * 5 * 4,
+        weights=10 * 6 * 5 * 1,
+        normed=10,
+    ),
+    Work(  # clip, multiply, round, multiply; then the sum and its ReLU
+        blocks.QuantisedResidual(8, 9, 7, out_channels=12, stride=2, weight_bits=2),
+        products=(12 * 8 * 3 * 3 + 12 * 12 * 3 * 3 + 12 * 8) * (5 * 4),
+        others=4 * (8 * 9 * 7) + 4 * (12 * 5 * 4) + 2 * (12 * 5 * 4),
+        weights=12 * 8 * 3 * 3 + 12 * 12 * 3 * 3 + 12 * 8,
+        normed=3 * 12,
+        clips=2,
+    ),
     Work(
         blocks.Classifier(8, 5, 4, classes=10, norm=True),
         products=8 * 10,
@@ -230,5 +248,5 @@ def test_flops_are_two_a_product_and_one_a_value_otherwise(work):
 @every_work
 def test_parameters_are_those_by_hand_in_training_and_in_export(work):
     trained = sum(values.numel() for values in TorchModel(work.block).parameters())
-    assert trained == work.weights + 2 * work.normed
+    assert trained == work.weights + 2 * work.normed + work.clips
     assert block_counts(work.block).parameters == work.weights + work.normed
