@@ -3,8 +3,8 @@
 For random architectures, in turn: a step of the supernet, which slices its weights; a step of a
 plain network of the same architecture; and one that masks instead of slicing, which computes the
 same operations at the largest widths with weights times zeros and ones. Forward, backward and
-update on the same batch; on a GPU also the memory that each takes at its peak. Ratios are medians
-over architectures of medians over rounds.
+update on the same batch, and the memory that each allocates at its peak. Ratios are medians over
+architectures, those of times of medians over rounds.
 
     python benchmarks/supernet_speed.py --space mobile --batch-size 64 --json speed.json
 """
@@ -12,6 +12,8 @@ over architectures of medians over rounds.
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +34,7 @@ from results import report
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
+from torch.profiler import ProfilerActivity, profile
 
 CLASSES = 10
 SPACES = {
@@ -77,7 +80,6 @@ def run(arguments: argparse.Namespace) -> None:
         f"{kind}_{what}": float(np.median([row[f"{kind}_{what}"] for row in rows]))
         for kind in ("slice", "mask")
         for what in ("ratio", "memory_ratio")
-        if f"{kind}_{what}" in rows[0]
     }
     figures["slice_ratio_largest"] = max(row["slice_ratio"] for row in rows)
     report(figures, rows, {**vars(arguments), "torch": torch.__version__}, arguments.json)
@@ -119,9 +121,8 @@ def measure(
             np.subtract(*np.percentile(taken, (75, 25))) / np.median(taken)
         )
     row |= {f"{kind}_ratio": row[f"{kind}_ms"] / row["plain_ms"] for kind in ("slice", "mask")}
-    if arguments.device != "cpu":
-        peaks = {kind: _peak_bytes(step, arguments.device) for kind, step in steps.items()}
-        row |= {f"{kind}_memory_ratio": peaks[kind] / peaks["plain"] for kind in ("slice", "mask")}
+    peaks = {kind: _peak_bytes(step, arguments.device) for kind, step in steps.items()}
+    row |= {f"{kind}_memory_ratio": peaks[kind] / peaks["plain"] for kind in ("slice", "mask")}
     return row
 
 
@@ -201,9 +202,20 @@ def _seconds(step: Step, device: str) -> float:
 
 
 def _peak_bytes(step: Step, device: str) -> int:
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    return torch.cuda.max_memory_allocated(device)
+    """The most that a step has allocated at a time, besides what there was before it."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [event["args"]["Bytes"] for event in events if event.get("name") == "[memory]"]
+    return int(np.max(np.cumsum(changes)))
 
 
 def _synchronise(device: str) -> None:

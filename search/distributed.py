@@ -70,6 +70,16 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
+def gathered(rows: Tensor) -> Tensor:
+    """(N, ...) -> (processes * N, ...): what all processes have, in the order of their ranks."""
+    if replicas() == 1:
+        return rows
+    found = [torch.empty_like(rows) for _ in range(replicas())]
+    distributed.all_gather(found, rows.contiguous())
+    return torch.cat(found)
+
+
+@torch.no_grad()
 def average_gradients(parameters: Mapping[str, nn.Parameter], active: dict[str, Region]) -> None:
     """Make every gradient its mean over all processes, and `active` the union of their regions.
 

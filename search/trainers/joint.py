@@ -21,6 +21,7 @@ from ...devices.errors import UsageError
 from ...latency.cost import CostModel
 from ..choices import SKIP
 from ..data import Dataset
+from ..distributed import gathered
 from ..loading import Batch
 from ..policy import Policy
 from ..reward import RewardKind, reward_of
@@ -71,12 +72,16 @@ class Joint:
     share of 0 switches it off. A replaced choice adds log p to the log-probability of the sample,
     which no logit changes; another one log(1 - p) and its own. The policy must rest until then.
 
-    `per_step` architectures share the images of a step, as TuNAS's replicas do. Scoring takes
+    `per_step` architectures share the images of a step, as TuNAS's replicas do; of several
+    processes, each draws its own, and the policy learns from all of them. Scoring takes
     `scoring_batches` times as many images as training, drawn anew for each step, and the batch's
     statistics. The latency is that of the architecture as sampled, without what warm-up adds to
     it. `learning_rate`, the policy's, is as for `Reinforce`. Raises `UsageError` where a warm-up
     outlasts the policy's delay, `UnreachableTargetError` where no architecture is that fast.
     """
+
+    own_statistics = True
+    """Processes train different architectures, whose statistics have nothing in common."""
 
     def __init__(
         self,
@@ -134,7 +139,7 @@ class Joint:
                 f"{count} images are too few for {self.per_step} architectures a step: each needs "
                 "two of them at least"
             )
-        self.draws = self.draw(batch.progress, batch.random)
+        self.draws = self.draw(batch.progress, batch.own_random())
         total = 0.0
         for draw, part in zip(self.draws, _parts(count, self.per_step), strict=True):
             own = replace(batch, inputs=batch.inputs[part], labels=batch.labels[part])
@@ -158,10 +163,15 @@ class Joint:
             )
         ]
         rewards = reward_of(self.reward, accuracies, latencies_ms, self.target_ms, self.strength)
+        sampled_rows = np.array([draw.sampled for draw in self.draws])
+        counted = np.array([draw.counted for draw in self.draws])
+        own = torch.from_numpy(np.column_stack([sampled_rows, counted, rewards]))
+        rows = gathered(own.to(batch.inputs.device)).cpu().numpy()
+        count = len(space.choices)
         self.policy.update(
-            [draw.sampled for draw in self.draws],
-            [draw.counted for draw in self.draws],
-            rewards,
+            rows[:, :count].astype(int).tolist(),
+            rows[:, count : 2 * count],
+            rows[:, -1],
             batch.progress,
         )
 
@@ -233,7 +243,7 @@ class Joint:
         """For each draw the share of its validation images that it classifies correctly."""
         part = self.data.validation
         size = min(self.scoring_batches * len(batch.labels), len(part))
-        chosen = torch.from_numpy(batch.random.permutation(len(part))[:size])
+        chosen = torch.from_numpy(batch.own_random().permutation(len(part))[:size])
         inputs = self.data.inputs(part.read(chosen)).to(batch.inputs)
         labels = part.labels[chosen].to(batch.labels)
         found = []
