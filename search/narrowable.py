@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from ..devices.errors import UsageError
 from ..latency.blocks import MBConv
 from ..latency.torch_model import TorchModel
 from .supernet import strongest_channels
@@ -63,7 +64,13 @@ class Narrowable(TorchModel):
         return self.narrowed(self.strongest(width))
 
     def narrowed(self, kept: Tensor) -> dict[str, Tensor]:
-        """Weights and statistics of the block with the middle channels `kept`, by name."""
+        """Weights and statistics of the block with the middle channels `kept`, by name.
+
+        Raises `UsageError` for as many as the block reads, which would cost it its first
+        convolution.
+        """
+        if len(kept) == self._full.in_channels != self._full.expanded_channels:
+            raise UsageError(f"{self._full} has no first convolution with {len(kept)} channels")
         squeezed = replace(self._full, expanded_channels=len(kept)).squeezed_channels
         found = {}
         for name, value in self.state_dict(keep_vars=True).items():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from latkit.devices.errors import UsageError
 from latkit.latency.blocks import MBConv
 from latkit.latency.torch_model import TorchModel
 from latkit.search.narrowable import Narrowable
@@ -76,3 +77,8 @@ def test_channels_come_back_with_their_weights():
     narrow.narrow(48)
     assert narrow.block == PLAIN
     assert torch.equal(narrow(images_of(PLAIN)), expected)
+
+
+def test_a_width_without_the_first_convolution_is_refused():
+    with pytest.raises(UsageError, match="first convolution"):
+        made(PLAIN).narrowed_to(8)

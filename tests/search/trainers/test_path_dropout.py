@@ -12,6 +12,7 @@ from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.training import Trainer, TrainingSettings, set_threads
+from staged_cases import small_space
 
 SPACE = NasBench201Space(10, Scale(width=0.25, resolutions=(8,)), cells=1)
 
@@ -61,6 +62,14 @@ def test_what_is_left_out_gets_no_gradient(data):
                 assert weight.grad is None
                 tried += 1
     assert tried > 10
+
+
+def test_depths_of_stages_are_left_out_as_operations_are(data):
+    supernet = RelaxedSupernet(small_space())
+    rule = PathDropout(supernet, rate=0.9)
+    kept = rule.kept(1.0, np.random.default_rng(0))
+    assert {name: len(vector) for name, vector in kept.items()} == supernet.counts
+    assert np.isfinite(rule(batch_of(data, progress=1.0)))
 
 
 def test_batch_norms_see_ghost_batches(data):
