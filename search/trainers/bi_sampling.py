@@ -54,9 +54,10 @@ class BiSampling:
     On a path one operation of each layer runs. Depths stay weighted, by weights that the step
     takes as they are: each stage gives the sum over its depths.
 
-    With a `width_grid`, each epoch after the warm ones ends with elasticity-scaling
-    (`elasticity.scale`) of the strongest architecture: its operations run from then on with the
-    middle channels that bring it to the target. Where no widths do, they stay as they are.
+    With a `width_grid`, elasticity-scaling (`elasticity.scale`) of the strongest architecture
+    stands between two epochs, from the end of the first that is not warm: its operations run from
+    then on with the middle channels that bring it to the target. Where no widths do, they stay as
+    they are. After the last epoch there is none: scale what `best` gives.
 
     Raises `UsageError` for a target that is not positive.
     """
