@@ -22,10 +22,9 @@ def extract(supernet: Supernet, architecture: Architecture) -> TorchModel:
     have no statistics yet: `recalibration.recalibrate` gives them.
     """
     model = TorchModel(supernet.space.network(architecture))
-    parameters = dict(model.named_parameters())
     weights = supernet.weights(supernet.lent_layers(architecture, model))
     like = next(iter(weights.values()))
     model.to(like.device, like.dtype)
-    for name, parameter in parameters.items():
+    for name, parameter in model.named_parameters():
         parameter.copy_(weights[name])
     return model

@@ -8,6 +8,7 @@ those too (TF-NAS, Hu et al. 2020, section 3.2).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class RelaxedSupernet(nn.Module):
             elif index in self.mixtures:
                 values.append(self._mixed(index, read[0], weights[self.mixtures[index].name]))
             elif index not in self.fixed or isinstance(self.fixed[index], SumOf):
-                values.append(torch.stack(read).sum(0))
+                values.append(reduce(torch.add, read))
             elif isinstance(self.fixed[index], ConcatOf):
                 values.append(torch.cat(read, 1))
             else:
@@ -153,14 +154,18 @@ class RelaxedSupernet(nn.Module):
 
     def _mixed(self, index: int, value: Tensor, weights: CandidateWeights) -> Tensor:
         """The weighted sum of a mixture's candidates; zeros where none is run."""
-        blocks = [block for block in self.mixtures[index].candidates if block is not None]
-        total = value.new_zeros(len(value), *blocks[0].output_shape)
+        total: Tensor | None = None
         for number, (candidate, weight) in enumerate(
             zip(self.mixtures[index].candidates, weights, strict=True)
         ):
             if candidate is not None and _counts(weight):
-                total = total + weight * self._run(f"{index}_{number}", value)
-        return total
+                part = weight * self._run(f"{index}_{number}", value)
+                # Added to zeros, it would lose its layout in memory.
+                total = part if total is None else total + part
+        if total is not None:
+            return total
+        block = next(block for block in self.mixtures[index].candidates if block is not None)
+        return value.new_zeros(len(value), *block.output_shape)
 
     def _run(self, name: str, value: Tensor) -> Tensor:
         result: Tensor = self.candidates[name](value)

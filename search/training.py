@@ -331,11 +331,12 @@ class Trainer:
         if self._average is not None:
             self.model.load_state_dict(self._average.module.state_dict())
 
-    def _averaged(self, average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
+    def _averaged(self, average: Tensor, value: Tensor, _: Tensor | int) -> Tensor:
         """The next average; the first ones weigh less, being far from the end."""
         if not average.is_floating_point():
             return value
-        decay = min(self.settings.average_decay, (1 + int(count)) / (10 + int(count)))
+        count = self.finished_steps  # torch's own would have to be fetched from a GPU
+        decay = min(self.settings.average_decay, (1 + count) / (10 + count))
         return average * decay + value * (1 - decay)
 
     def _take_on(self, learn: Learn) -> None:

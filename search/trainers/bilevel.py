@@ -102,10 +102,8 @@ class Bilevel:
         sides = []
         for sign in (1, -1):
             # In fewer bits, two losses that lie so near are hardly told apart.
-            with (
-                _moved(weights, vector, sign * step),
-                torch.autocast(batch.inputs.device.type, enabled=False),
-            ):
+            full = torch.autocast(batch.inputs.device.type, enabled=False)
+            with _moved(weights, vector, sign * step), full:
                 sides.append(average(gradients(self._loss(batch), alphas)))
         return [
             plain - self.ahead * (up - down) / (2 * step)
