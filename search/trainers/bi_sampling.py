@@ -13,15 +13,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...devices.errors import UnreachableTargetError, UsageError
 from ...latency.blocks import Block
 from ..alphas import Alphas
+from ..distributed import average
 from ..elasticity import architecture_latency, scale
 from ..loading import Ahead, Batch, BatchLoader
 from ..narrowable import Narrowable
+from ..precision import gradients
 from ..relaxed import CandidateWeights, RelaxedSupernet
 from ..relaxed_latency import RelaxedLatency
 from ..space import Architecture, SearchSpace
@@ -203,9 +204,9 @@ class BiSampling:
 
     def _move(self, batch: Batch) -> None:
         turn = batch.step // self.interval
-        loss = self.architecture_loss(self._held_out.batch(turn), self.gumbel_weights(batch))
-        gradients = torch.autograd.grad(loss, list(self.alphas.values()))
-        self._alphas.move(gradients)
+        held_out = self._held_out.batch(turn).to(batch.inputs)
+        loss = self.architecture_loss(held_out, self.gumbel_weights(batch))
+        self._alphas.move(average(gradients(loss, list(self.alphas.values()))))
         self._alphas.normalise()
 
     def _learn(self, batch: Batch, path: Mapping[str, int]) -> float:
