@@ -15,7 +15,10 @@ from .blocks import Block
 from .cost import AdditiveSpace, CostModel, lay_out
 
 FIRST_DRAWS = 64
-"""Random architectures, the cheapest of which the search for a minimum begins with."""
+"""Random architectures, among which the search for a minimum begins."""
+
+STARTS = 8
+"""The cheapest of them, from each of which it descends."""
 
 REMEMBERED = 1 << 16
 """Architectures whose cost is kept."""
@@ -48,9 +51,9 @@ def cost_model(
 class CalledCost(CostModel):
     """Costs of a space whose blocks depend on many choices at once: each network is summed up.
 
-    Exact for an architecture, and about a thousand times slower than tables. `minimum` and
-    `maximum` are those that a search of one choice at a time finds, from the best of some random
-    architectures: there may be better ones. So `require_reachable` refuses a target below the
+    Exact for an architecture, and much slower than tables. `minimum` and `maximum` are those that
+    a search of one choice at a time finds, from the best of some random architectures: there may
+    be better ones. So `require_reachable` refuses a target below the
     minimum found, which an architecture that was not found might reach; it accepts none that is
     out of reach. `expected` is refused.
     """
@@ -119,16 +122,21 @@ class CalledCost(CostModel):
             draws = [
                 tuple(random.integers(self.option_counts).tolist()) for _ in range(FIRST_DRAWS)
             ]
-            best = min(draws, key=lambda row: sign * self._sum(row))
-            before = None
-            while before != best:
-                before = best
-                for position, count in enumerate(self.option_counts):
-                    rows = [
-                        (*best[:position], option, *best[position + 1 :])
-                        for option in range(count)
-                        if option != best[position]
-                    ]
-                    best = min([best, *rows], key=lambda row: sign * self._sum(row))
-            self._extremes[sign] = best
+            draws.sort(key=lambda row: sign * self._sum(row))
+            found = [self._descend(row, sign) for row in draws[:STARTS]]
+            self._extremes[sign] = min(found, key=lambda row: sign * self._sum(row))
         return self._at(self._extremes[sign]), self._extremes[sign]
+
+    def _descend(self, row: tuple[int, ...], sign: float) -> tuple[int, ...]:
+        """Take the best option of one choice after the other until none is better."""
+        before = None
+        while before != row:
+            before = row
+            for position, count in enumerate(self.option_counts):
+                others = [
+                    (*row[:position], option, *row[position + 1 :])
+                    for option in range(count)
+                    if option != row[position]
+                ]
+                row = min([row, *others], key=lambda item: sign * self._sum(item))
+        return row

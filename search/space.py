@@ -130,6 +130,7 @@ class SearchSpace:
         for piece in self.pieces:
             self._check_piece(piece)
         self.sources = self._all_sources()
+        self._structural = any(piece.is_structural for piece in self.pieces)
         self._layers = tuple(
             index for index, piece in enumerate(self.pieces) if piece.stage is not None
         )
@@ -275,7 +276,7 @@ class SearchSpace:
     @property
     def is_additive(self) -> bool:
         """Whether the block of each piece depends on its own choices alone, as `factors` has it."""
-        return not any(piece.is_structural for piece in self.pieces)
+        return not self._structural
 
     def placed(self, architecture: Architecture) -> tuple[int, ...]:
         """The index of the piece that each block of the architecture's network comes from."""

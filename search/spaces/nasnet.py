@@ -7,7 +7,8 @@ reduction. As the paper wants of values of unlike shapes, 1x1 convolutions are p
 concatenation to the cell's channels before a node of the cell reads it.
 
 Recalled: six cells between reductions and 32 channels (NASNet-A, 6 @ 768), a stem of three times as
-many, inputs among what is concatenated, separable convolutions that are applied twice. Ours: the
+many, inputs among what is concatenated, separable convolutions that are applied twice. NASNet-A's
+normal cell also concatenates an input that its nodes do read, which is no choice here. Ours: the
 dilated convolution is depthwise separable, as DARTS's.
 """
 

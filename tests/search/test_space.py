@@ -1,11 +1,12 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
-from latkit.latency.blocks import ConvBlock, Head, MBConv
+from latkit.latency.blocks import ConvBlock, Head, MBConv, SumOf
 from latkit.search.choices import SKIP, Choice
 from latkit.search.space import Architecture, Piece, SearchSpace
 
@@ -243,3 +244,87 @@ def test_widths_are_those_of_the_layers_that_have_middle_channels():
             space.network(Architecture((1, 0), widths))
     with pytest.raises(UsageError, match="must be 0"):
         space.network(Architecture((1, 1), (40, 8)))
+
+
+def mirrored_space(**change):
+    """A block decided by two halves that may be exchanged."""
+    options = {"left.kind": "ab", "left.size": (3, 5), "right.kind": "ab", "right.size": (3, 5)}
+    options |= change
+
+    def build(*chosen):
+        halves = sorted([chosen[:2], chosen[2:]])
+        channels = 1 + 4 * KINDS_AND_SIZES.index(halves[0]) + KINDS_AND_SIZES.index(halves[1])
+        return replace(conv(3), out_channels=channels)
+
+    return SearchSpace(
+        "mirrored",
+        [Choice(name, tuple(values)) for name, values in options.items()],
+        [Piece(tuple(options), build)],
+        mirrors=[(("left.kind", "left.size"), ("right.kind", "right.size"))],
+    )
+
+
+KINDS_AND_SIZES = [("a", 3), ("a", 5), ("b", 3), ("b", 5)]
+
+
+def test_mirrored_groups_are_put_in_order_and_counted_once():
+    space = mirrored_space()
+    canonical = {space.canonical(choices) for choices in every_choice(space)}
+    networks = {space.network(Architecture(choices)).key for choices in canonical}
+    assert space.size() == len(canonical) == len(networks) == 4 * 5 // 2
+    assert space.canonical((1, 0, 0, 1)) == (0, 1, 1, 0)
+
+
+def test_mirror_of_unlike_groups_is_refused():
+    with pytest.raises(UsageError, match="not alike"):
+        mirrored_space(**{"right.size": (3, 5, 7)})
+
+
+def loose_space():
+    """Two layers that may read the stem, and the sum of what none of them reads."""
+
+    def edge(name):
+        return Piece(
+            (name,),
+            lambda read: conv(5) if read == "yes" else None,
+            name=name,
+            reads=("stem",),
+            edge=True,
+        )
+
+    def joined(inputs):
+        return SumOf(in_channels=8, height=8, width=8, inputs=inputs)
+
+    return SearchSpace(
+        "loose",
+        [Choice("first", ("no", "yes")), Choice("second", ("no", "yes"))],
+        [
+            Piece((), lambda: conv(3), name="stem"),
+            edge("first"),
+            edge("second"),
+            Piece((), lambda: conv(1), name="end", reads=("stem",), edge=True, if_unread=True),
+            Piece((), joined, reads=("first", "second", "end"), joins=True),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("choices", "placed", "read"),
+    [((0, 0), (0, 3, 4), 1), ((1, 0), (0, 1, 4), 1), ((1, 1), (0, 1, 2, 4), 2)],
+)
+def test_piece_is_there_where_nothing_else_reads_and_what_joins_knows_how_many(
+    choices, placed, read
+):
+    space = loose_space()
+    architecture = space.architecture(choices)
+    network = space.network(architecture)
+    assert space.placed(architecture) == placed
+    assert space.blocks_of(choices) == network.blocks
+    assert network.blocks[-1].inputs == len(network.nodes[-1].inputs) == read
+    assert set(network.blocks) <= set(space.blocks())
+
+
+def test_space_with_loose_ends_has_no_factors():
+    assert not loose_space().is_additive
+    with pytest.raises(UsageError, match="no sums"):
+        loose_space().factors()
