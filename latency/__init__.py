@@ -19,6 +19,7 @@ from .models import ModelPrediction, ModelPredictor, predict_model
 from .network import Network, NetworkNode
 from .onnx_model import build_onnx
 from .predictor import LatencyPredictor
+from .pricing import cost_model
 from .sharing import export_table, import_table
 from .space_profile import build_table, profile_space
 from .spaces import load_space
@@ -65,6 +66,7 @@ __all__ = [
     "adapt_tables",
     "build_onnx",
     "build_table",
+    "cost_model",
     "export_table",
     "import_table",
     "lay_out",

@@ -17,9 +17,14 @@ from ...latency.blocks import (
     Skip,
 )
 from ...latency.ops import PoolKind
+from ..choices import Choice, Mirror
 
 KINDS = ("normal", "reduce")
 """The cells of a network: those that keep the size, and those that halve it."""
+
+
+SLOTS = ("first", "second")
+"""The halves of a node: a value each, through an operation of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +78,15 @@ def cell_kinds(cells: int) -> list[str]:
     """The kind of each cell: reductions after a third and two thirds of them."""
     reductions = (cells // 3, 2 * cells // 3)
     return ["reduce" if number in reductions else "normal" for number in range(cells)]
+
+
+def half_choices(node: str, slot: str, values: int, operations: tuple[str, ...]) -> list[Choice]:
+    """Which of the cell's first `values` values a half of a node reads, and its operation."""
+    name = f"{node}.{slot}"
+    return [Choice(f"{name}.input", tuple(range(values))), Choice(name, operations)]
+
+
+def mirrored(node: str) -> Mirror:
+    """The two halves of a node, which may be exchanged."""
+    first, second = ((f"{node}.{slot}.input", f"{node}.{slot}") for slot in SLOTS)
+    return first, second

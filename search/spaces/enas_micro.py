@@ -17,9 +17,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...latency.blocks import Block, Classifier, ConvBlock, FactorisedReduce, LooseEnd, SumOf
-from ..choices import Choice, Mirror
+from ..choices import Choice
 from ..space import Piece, SearchSpace
-from .cells import KINDS, CellValue, cell_kinds, entry, operation
+from .cells import (
+    KINDS,
+    SLOTS,
+    CellValue,
+    cell_kinds,
+    entry,
+    half_choices,
+    mirrored,
+    operation,
+)
 from .scale import PAPER, Scale
 
 OPERATIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity")
@@ -28,7 +37,6 @@ CELLS = 17
 CHANNELS = 36
 STEM_FACTOR = 3
 RESOLUTION = 32
-SLOTS = ("first", "second")
 
 
 class EnasMicroSpace(SearchSpace):
@@ -62,7 +70,7 @@ class EnasMicroSpace(SearchSpace):
             for choice in _half(kind, node, slot)
         ]
         super().__init__(
-            "enas_micro", choices, self._all_pieces(), mirrors=[_mirror(name) for name in names]
+            "enas_micro", choices, self._all_pieces(), mirrors=[mirrored(name) for name in names]
         )
 
     def _all_pieces(self) -> Iterator[Piece]:
@@ -164,13 +172,7 @@ class _Cell:
 
 def _half(kind: str, node: int, slot: str) -> list[Choice]:
     """The choices of one of the two values that a node, counted from 0, adds."""
-    name = f"{kind}.node{node + 1}.{slot}"
-    return [Choice(f"{name}.input", tuple(range(node + 2))), Choice(name, OPERATIONS)]
-
-
-def _mirror(node: str) -> Mirror:
-    first, second = ((f"{node}.{slot}.input", f"{node}.{slot}") for slot in SLOTS)
-    return first, second
+    return half_choices(f"{kind}.node{node + 1}", slot, node + 2, OPERATIONS)
 
 
 def enas_micro(classes: int = 10, scale: Scale = PAPER) -> EnasMicroSpace:

@@ -27,9 +27,18 @@ from ...latency.blocks import (
     SumOf,
 )
 from ...latency.network import INPUT, Network
-from ..choices import Choice, Mirror
+from ..choices import Choice
 from .assembled import AssembledSpace, Assembly, Options
-from .cells import KINDS, CellValue, cell_kinds, entry, operation
+from .cells import (
+    KINDS,
+    SLOTS,
+    CellValue,
+    cell_kinds,
+    entry,
+    half_choices,
+    mirrored,
+    operation,
+)
 from .scale import PAPER, Scale
 
 OPERATIONS = (
@@ -53,7 +62,6 @@ CELLS = 20
 CHANNELS = 32
 STEM_FACTOR = 3
 RESOLUTION = 32
-SLOTS = ("first", "second")
 
 
 class NasNetSpace(AssembledSpace):
@@ -81,7 +89,7 @@ class NasNetSpace(AssembledSpace):
         self._nodes = nodes
         names = [(f"{kind}.node{node + 1}", node) for kind in KINDS for node in range(nodes)]
         choices = [choice for name, node in names for choice in _choices(name, node)]
-        super().__init__("nasnet", choices, [_mirror(name) for name, _ in names])
+        super().__init__("nasnet", choices, [mirrored(name) for name, _ in names])
 
     def assemble(self, options: Options) -> Network:
         """The network of these options."""
@@ -217,14 +225,8 @@ def _half(channels: int, size: int) -> Block:
 def _choices(name: str, node: int) -> Iterator[Choice]:
     """The choices of a node, counted from 0."""
     for slot in SLOTS:
-        yield Choice(f"{name}.{slot}.input", tuple(range(node + 2)))
-        yield Choice(f"{name}.{slot}", OPERATIONS)
+        yield from half_choices(name, slot, node + 2, OPERATIONS)
     yield Choice(f"{name}.combination", COMBINATIONS)
-
-
-def _mirror(node: str) -> Mirror:
-    first, second = ((f"{node}.{slot}.input", f"{node}.{slot}") for slot in SLOTS)
-    return first, second
 
 
 def nasnet(classes: int = 10, scale: Scale = PAPER) -> NasNetSpace:
