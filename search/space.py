@@ -135,6 +135,7 @@ class SearchSpace:
             index for index, piece in enumerate(self.pieces) if piece.stage is not None
         )
         self._factors: tuple[BlockFactor, ...] | None = None
+        self._candidates: tuple[tuple[Block, ...], ...] | None = None
         self._built: list[dict[tuple[int, ...], Block | None]] = [{} for _ in self.pieces]
 
     # --- choices -----------------------------------------------------------------------------
@@ -290,10 +291,12 @@ class SearchSpace:
 
     def candidates(self) -> tuple[tuple[Block, ...], ...]:
         """For each piece, the distinct blocks that may stand there."""
-        return tuple(
-            tuple(dict.fromkeys(block for block in self._combinations(piece, sources) if block))
-            for piece, sources in zip(self.pieces, self.sources, strict=True)
-        )
+        if self._candidates is None:
+            self._candidates = tuple(
+                tuple(dict.fromkeys(block for block in self._combinations(piece, sources) if block))
+                for piece, sources in zip(self.pieces, self.sources, strict=True)
+            )
+        return self._candidates
 
     def factors(self) -> tuple[BlockFactor, ...]:
         """The pieces with their blocks for every combination of options, to be priced.
