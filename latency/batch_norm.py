@@ -62,8 +62,7 @@ def _statistics(value: Tensor) -> tuple[Tensor, Tensor]:
     everyone = value.new_zeros(distributed.get_world_size(), 2, len(mean))
     own = torch.arange(len(everyone), device=value.device) == distributed.get_rank()
     gathered = torch.where(own[:, None, None], torch.stack([mean, variance]), everyone)
-    summed: Callable[[Tensor], Tensor] = _Sum.apply
-    means, variances = summed(gathered).unbind(1)
+    means, variances = _sum(gathered).unbind(1)
     mean = means.mean(0)
     # Unlike the mean of squares less the squared mean, this loses no digits.
     return mean, (variances + (means - mean).square()).mean(0)
@@ -81,6 +80,9 @@ class _Sum(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> Tensor:
         """Every process's result depends on this one's value."""
         return _summed(gradient)
+
+
+_sum: Callable[[Tensor], Tensor] = _Sum.apply
 
 
 def _summed(value: Tensor) -> Tensor:

@@ -22,15 +22,16 @@ from .sgd import Region
 def processes() -> Iterator[torch.device]:
     """Join the processes that `torchrun` started with this one; gives this one's device.
 
-    They talk by NCCL where there are GPUs, one for each process, else by gloo. Raises
-    `UsageError` where `torchrun` did not start this process.
+    They talk by NCCL where there are GPUs, one for each process, else by gloo. A script that
+    `torchrun` did not start is alone.
     """
-    if not distributed.is_available() or not distributed.is_torchelastic_launched():
-        raise UsageError("several processes are started by torchrun --nproc-per-node N SCRIPT")
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    if not distributed.is_available() or not distributed.is_torchelastic_launched():
+        yield device
+        return
     distributed.init_process_group("gloo" if device.type == "cpu" else "nccl")
     try:
         yield device

@@ -77,7 +77,7 @@ class Computation:
         if divisor != 1:
             for gradient in gradients:
                 gradient.div_(divisor)
-        if self._precision != "float16":
+        if self._precision != "float16" or not gradients:
             return True
         if torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
             self._steady_steps += 1
