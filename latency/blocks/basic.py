@@ -146,7 +146,10 @@ class Skip(ImageBlock):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum(ImageBlock):
-    """Adds two values of one shape: where the branches of a network's graph meet."""
+    """Adds two values of one shape: where the branches of a network's graph meet.
+
+    `SumOf` adds any number of them; this kind stays for the files that name it.
+    """
 
     @property
     def input_shapes(self) -> tuple[Shape, ...]:

@@ -1,3 +1,4 @@
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Phone:
         for model in models:
             onnx.checker.check_model(onnx.load(model.path))
         self.calls.append(([model.key for model in models], protocol))
-        run_id = f"run {len(self.calls)} of {id(self)}"
+        run_id = uuid.uuid4().hex
         canary = self.canaries[min(len(self.calls), len(self.canaries)) - 1]
         random = np.random.default_rng(protocol.seed)
         try:
