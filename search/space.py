@@ -257,10 +257,9 @@ class SearchSpace:
         """The largest height or width, in pixels, of the images that its networks read."""
         return max(
             max(block.input_shapes[sources.index(INPUT_NODE)][1:])
-            for factor, sources in zip(self.factors(), self.sources, strict=True)
+            for blocks, sources in zip(self.candidates(), self.sources, strict=True)
             if INPUT_NODE in sources
-            for block in factor.blocks
-            if block is not None
+            for block in blocks
         )
 
     @property

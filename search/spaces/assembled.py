@@ -69,6 +69,12 @@ class AssembledSpace(SearchSpace):
         )
 
     @property
+    def image_size(self) -> int:
+        """The height or width, in pixels, of the images that all its networks read."""
+        first = self.architecture([0] * len(self.choices))
+        return max(self.network(first).input_shape[1:])
+
+    @property
     def is_additive(self) -> bool:
         """Never: see `SearchSpace`."""
         return False

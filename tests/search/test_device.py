@@ -92,7 +92,7 @@ def test_a_step_stays_on_the_device_of_the_model(data, rule):
 def test_scaled_architectures_and_statistics_stay_on_the_device(data):
     supernet = Supernet(SPACE).to("meta")
     model = extract(supernet, SPACE.sample(np.random.default_rng(0)))
-    recalibrate(model, [data.inputs(data.train.pixels[:8])])
+    recalibrate(model, [data.inputs(data.train.read(range(8)))])
     assert {value.device.type for value in model.state_dict().values()} == {"meta"}
 
 

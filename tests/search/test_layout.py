@@ -60,7 +60,7 @@ def seen(monkeypatch):
 
 def batch_of(size):
     data = load_data(image_size=size)
-    return data.inputs(data.train.pixels[:8]), data.train.labels[:8]
+    return data.inputs(data.train.read(range(8))), data.train.labels[:8]
 
 
 @pytest.mark.parametrize("name", NAMES)
