@@ -162,7 +162,7 @@ def test_a_report_of_no_search_ends_with_2(tmp_path):
 def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(table, tmp_path):
     table.save(tmp_path / "table.json")
     digits = read_digits(32).images
-    np.savez(tmp_path / "few.npz", images=digits.pixels[:300], labels=digits.labels[:300])
+    np.savez(tmp_path / "few.npz", images=digits.images.pixels[:300], labels=digits.labels[:300])
     command = [
         sys.executable, "-m", "latkit.search", "search", *SMALL, "--table",
         str(tmp_path / "table.json"), "--data", str(tmp_path / "few.npz"),

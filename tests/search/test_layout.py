@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from latkit.latency.quantisers import RoundedConv2d
 from latkit.search import spaces
 from latkit.search.data import load_data
 from latkit.search.relaxed import RelaxedSupernet
@@ -43,7 +44,7 @@ class Seen:
                 )
         return result
 
-    forward = staticmethod(nn.Conv2d.forward)
+    forward = staticmethod(RoundedConv2d.forward)
 
 
 def channels_last(tensor):
@@ -54,7 +55,7 @@ def channels_last(tensor):
 @pytest.fixture(autouse=True)
 def seen(monkeypatch):
     found = Seen()
-    monkeypatch.setattr(nn.Conv2d, "forward", lambda *given: found.watch(*given))
+    monkeypatch.setattr(RoundedConv2d, "forward", lambda *given: found.watch(*given))
     return found
 
 
