@@ -1,0 +1,1 @@
+"""What the comparison of ways of sharing weights is made of."""
