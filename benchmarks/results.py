@@ -23,7 +23,7 @@ def report(
     json_path: Path | None = None,
 ) -> None:
     """Print `rows` as a table and `figures` below it; write all three to `json_path`."""
-    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    console = _console()
     print_table(rows, console)
     for name, value in figures.items():
         console.print(f"{name} = {value:.6g}", highlight=False)
@@ -47,7 +47,11 @@ def print_table(rows: Sequence[Mapping[str, Any]], console: Console | None = Non
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    (console or Console()).print(table)
+    (console or _console()).print(table)
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
 
 
 def _text(value: Any) -> str:

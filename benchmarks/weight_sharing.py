@@ -70,7 +70,7 @@ class Setting:
 
 
 SETTINGS = {
-    "smoke": Setting("small", 10_000, 10, 2, 1, 3, 6, 64, 0.1, 3e6, 0.0),
+    "smoke": Setting("small", 10_000, 8, 2, 1, 2, 3, 128, 0.1, 3e6, 0.0),
     "full": Setting("large", 50_000, 50, 3, 3, 60, 120, 128, 0.1, float("inf"), 0.05),
 }
 
