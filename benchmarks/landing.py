@@ -15,8 +15,8 @@ from latkit.latency.space_profile import profile_space
 from latkit.latency.store import Store
 from latkit.search.data import load_data
 from latkit.search.pipeline import Search, SearchSettings, default_target_ms
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import mobile_space
-from latkit.search.training import TrainingSettings
 from results import report
 
 SPACE = "mobile"

@@ -39,7 +39,7 @@ from ..latency.store import DEFAULT_STORE, Store
 from ..latency.table import LatencyTable
 
 if TYPE_CHECKING:
-    from .training import TrainingSettings
+    from .settings import TrainingSettings
 
 app = typer.Typer(
     name="latkit",
@@ -130,8 +130,8 @@ def search_verb(
             from .data import load_data
             from .pipeline import Search, SearchSettings, default_target_ms
             from .results_shown import print_result, result_json
+            from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS
             from .space import SearchSpace
-            from .training import RETRAINING_SETTINGS, SUPERNET_SETTINGS
 
         loaded = LatencyTable.load(table)
         options = device_options(

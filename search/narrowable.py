@@ -11,7 +11,7 @@ from torch.func import functional_call
 from ..devices.errors import UsageError
 from ..latency.blocks import MBConv
 from ..latency.torch_model import TorchModel
-from .supernet import strongest_channels
+from .channels import strongest_channels
 
 
 class Narrowable(TorchModel):

@@ -36,17 +36,13 @@ from .recalibration import SupernetEvaluator, calibration_batches, recalibrate
 from .reinforce import Reinforce
 from .result import Finalist, SearchResult
 from .retraining import Retrained, retrain, test_accuracy
+from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS, TrainingSettings
 from .space import Architecture, SearchSpace
 from .strategy import Strategy
 from .supernet import Supernet
 from .trainers.supernet import train_supernet
-from .training import (
-    RETRAINING_SETTINGS,
-    SUPERNET_SETTINGS,
-    TrainingSettings,
-    set_threads,
-)
 from .training import Progress as TrainingProgress
+from .training import set_threads
 
 StrategyName = Literal["evolution", "reinforce"]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..devices.errors import LatkitError
-
-Precision = Literal["float32", "bfloat16", "float16"]
+from .settings import Precision
 
 FIRST_SCALE = 2.0**16
 GROWTH_STEPS = 2000

@@ -17,10 +17,10 @@ from ..devices.errors import UsageError
 from ..latency.blocks import Block, ConcatOf, MBConv, Nothing, SumOf
 from ..latency.network import INPUT as INPUT_NODE
 from ..latency.torch_model import TorchModel
+from .initialisation import initialise
 from .narrowable import Narrowable
 from .relaxation import RelaxableSpace, SinkConnected
 from .space import Architecture, SearchSpace
-from .supernet import initialise
 
 CandidateWeights = Tensor | Sequence[float]
 

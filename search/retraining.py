@@ -11,9 +11,11 @@ import torch
 from ..latency.network import Network
 from ..latency.torch_model import TorchModel
 from .data import Dataset
+from .initialisation import initialise
+from .learning import learn
 from .recalibration import accuracy
-from .supernet import initialise
-from .training import Progress, Trainer, TrainingSettings, fingerprint, learn
+from .settings import TrainingSettings
+from .training import Progress, Trainer, fingerprint
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,9 +14,7 @@ small architecture takes the time of a small one. An architecture's network is t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,56 +23,15 @@ from torch.func import functional_call
 from ..devices.errors import UsageError
 from ..latency.blocks import Block, MBConv
 from ..latency.network import Network, block_graph
-from ..latency.ops import INITIAL_CLIP, Conv, Flatten, Linear, Normalise, Quantise
+from ..latency.ops import Conv, Flatten, Linear, Quantise
 from ..latency.torch_model import ConvNorm, TorchModel
 from .candidates import candidates
+from .channels import Channels, channel_count, strongest_channels
 from .data import at_resolution
 from .extraction import extract
 from .sgd import Region
+from .sharing import LentLayer, SharedLayer, Weighted, weight_shape
 from .space import Architecture, SearchSpace
-
-Weighted = Conv | Linear | Normalise | Quantise
-"""Operations that have weights, or a clip value."""
-
-Channels = slice | Tensor
-"""The channels of a shared weight that an architecture uses: the first N, or those listed."""
-
-
-@dataclass(frozen=True, slots=True)
-class LentLayer:
-    """A layer of an architecture's network and what it uses of the shared layer `shared`.
-
-    `name` is the layer's in `TorchModel.layers`; `window` are the rows and columns of a kernel.
-    """
-
-    name: str
-    shared: str
-    outputs: Channels
-    inputs: Channels
-    window: tuple[slice, ...] = ()
-
-
-class SharedLayer(nn.Module):
-    """The weights that all architectures share for one convolution, linear layer or batch norm.
-
-    Conv weight: (out, in / groups, height, width), linear weight: (out, in). A quantizer's clip
-    value: (1, 1, 1).
-    """
-
-    def __init__(self, op: Weighted, shape: tuple[int, ...], random: torch.Generator) -> None:
-        super().__init__()
-        norm = isinstance(op, Normalise) or (isinstance(op, Conv) and op.batch_norm)
-        bias = isinstance(op, Linear) or (isinstance(op, Conv) and op.bias and not norm)
-        self.weight: nn.Parameter | None = None
-        self.clip: nn.Parameter | None = None
-        if isinstance(op, Quantise):
-            self.clip = nn.Parameter(torch.full(shape, INITIAL_CLIP))
-        elif not isinstance(op, Normalise):
-            self.weight = nn.Parameter(torch.empty(shape))
-            initialise(self.weight, random)
-        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
-        self.norm_weight = nn.Parameter(torch.ones(shape[0])) if norm else None
-        self.norm_bias = nn.Parameter(torch.zeros(shape[0])) if norm else None
 
 
 class Supernet(nn.Module):
@@ -178,31 +135,16 @@ class Supernet(nn.Module):
                 lent.append(
                     LentLayer(next(names), shared, outputs, taken, self._window(shared, op))
                 )
-            elif node.shape[0] != _count(inputs) and not isinstance(node.op, Flatten):
+            elif node.shape[0] != channel_count(inputs) and not isinstance(node.op, Flatten):
                 outputs = slice(0, node.shape[0])  # channels were put together, or taken apart
             values.append(outputs)
         return lent
 
     def weights(self, lent: list[LentLayer]) -> dict[str, Tensor]:
         """The parameters that the shared layers lend, by their name in `TorchModel`."""
-        weights = {}
+        weights: dict[str, Tensor] = {}
         for layer in lent:
-            shared, outputs = self._shared(layer.shared), layer.outputs
-            name = norm = f"layers.{layer.name}"
-            if shared.weight is not None:
-                conv = f"{name}.conv" if shared.weight.ndim == 4 else name
-                norm = f"{name}.norm"
-                weight = shared.weight[outputs][:, layer.inputs]
-                if layer.window:
-                    weight = weight[:, :, *layer.window]
-                weights[f"{conv}.weight"] = weight
-                if shared.bias is not None:
-                    weights[f"{conv}.bias"] = shared.bias[outputs]
-            if shared.clip is not None:
-                weights[f"{name}.clip"] = shared.clip
-            if shared.norm_weight is not None and shared.norm_bias is not None:
-                weights[f"{norm}.weight"] = shared.norm_weight[outputs]
-                weights[f"{norm}.bias"] = shared.norm_bias[outputs]
+            weights |= layer.weights(self._shared(layer.shared))
         return weights
 
     def _averaged(
@@ -247,13 +189,9 @@ class Supernet(nn.Module):
     def _mark_active(self, layer: LentLayer) -> None:
         """Add what `layer` uses to `active`; regions of several passes become their union."""
         shared = self._shared(layer.shared)
-        used = (_extent(layer.outputs), _extent(layer.inputs), *layer.window)
         for name, parameter in shared.named_parameters():
             full = f"layers.{layer.shared}.{name}"
-            region = tuple(
-                slice(part.start, min(part.stop, size))
-                for part, size in zip(used, parameter.shape, strict=False)
-            )
+            region = layer.region(parameter.shape)
             before = self.active.get(full, region)
             self.active[full] = tuple(
                 slice(min(old.start, new.start), max(old.stop, new.stop))
@@ -320,7 +258,7 @@ class Supernet(nn.Module):
         """Name, operation and largest weight shape of every shared layer."""
         layers: dict[str, tuple[Weighted, tuple[int, ...]]] = {}
         for piece, op in _possible_operations(self.space):
-            shape = _weight_shape(op)
+            shape = weight_shape(op)
             name = self._shared_name(piece, op)
             before = layers.get(name, (op, shape))[1]
             layers[name] = (op, tuple(map(max, before, shape)))
@@ -339,36 +277,6 @@ class Supernet(nn.Module):
         return {name for name, always in ends.items() if always}
 
 
-def strongest_channels(weight: Tensor, count: int) -> Tensor:
-    """The `count` channels of a depthwise weight whose kernels have the largest L1 norm, in order.
-
-    They are what elasticity-scaling keeps (TF-NAS, Hu et al. 2020).
-    """
-    norms = weight.detach().abs().sum((1, 2, 3))
-    return norms.argsort(descending=True, stable=True)[:count].sort().values
-
-
-def initialise(weight: Tensor, random: torch.Generator) -> None:
-    """Draw initial weights, uniform with variance 1 / (3 * fan-in), as torch's own layers have.
-
-    Under batch norm the size of weights changes the learning rate alone: with the larger ones of
-    He et al. (2015), a supernet takes several times as long to learn.
-    """
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=random)
-
-
-def _weight_shape(op: Weighted) -> tuple[int, ...]:
-    if isinstance(op, Linear):
-        return (op.out_features, op.in_features)
-    if isinstance(op, Normalise):
-        return (op.channels,)
-    if isinstance(op, Quantise):
-        return (1, 1, 1)
-    if op.groups in (1, op.in_channels):
-        return op.weight_shape
-    raise UsageError(f"{op}: the supernet has no convolutions in groups")
-
-
 def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Weighted]]:
     """The operations with weights of every block that each piece of the space can give."""
     for piece, blocks in enumerate(space.candidates()):
@@ -376,11 +284,6 @@ def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Weighted]]:
             for node in block_graph(block).nodes:
                 if isinstance(node.op, Weighted):
                     yield piece, node.op
-
-
-def _count(channels: Channels) -> int:
-    """How many channels are in use."""
-    return len(channels) if isinstance(channels, Tensor) else int(channels.stop)
 
 
 def _bare_model(network: Network) -> TorchModel:
@@ -396,13 +299,6 @@ def _use_batch_statistics(model: TorchModel) -> None:
         if isinstance(norm, nn.BatchNorm2d):
             norm.track_running_stats = False
             norm.running_mean = norm.running_var = None
-
-
-def _extent(channels: Channels) -> slice:
-    """From the first channel to the last one in use."""
-    if isinstance(channels, Tensor):
-        return slice(0, int(channels.max()) + 1)
-    return slice(0, 1 if channels.stop is None else int(channels.stop))
 
 
 def _tensor(value: object) -> Tensor:

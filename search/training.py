@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,136 +29,18 @@ from .distributed import (
     require_equal,
     wait_for_all,
 )
+from .learning import Learn, LearnsAfterStep, Remembers
 from .loading import Ahead, Batch, BatchLoader
-from .precision import Computation, Precision, backward
+from .precision import Computation
 from .rmsprop import RMSProp
+from .settings import OptimiserKind, TrainingSettings
 from .sgd import SGD, Region
 
 CHECKPOINT_VERSION = 1
 CHECKPOINT_SECONDS = 15.0
 """A killed run repeats at most this much training, and the step during which it was killed."""
 
-Schedule = Literal["linear", "cosine", "exponential"]
-OptimiserKind = Literal["sgd", "rmsprop"]
-
 OPTIMISERS: dict[OptimiserKind, type[SGD | RMSProp]] = {"sgd": SGD, "rmsprop": RMSProp}
-
-EXPONENTIAL_END = 0.01
-"""Share of the first rate at which an exponential schedule would end, were there no floor."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How weights are trained.
-
-    SGD with momentum .9, weight decay 4e-5, linear decay and label smoothing .1 are SPOS's (Guo
-    et al. 2019); its rate of .5 is for batches of 1024, the one here for small batches and data.
-    The rate rises linearly over the first `warmup_share` of all steps, then falls to 0, or to
-    `floor_share` of its height where it then stays (BigNAS, Yu et al. 2020, section 3.2:
-    exponential, 5 %). Gradients are scaled to a norm of `gradient_clip` at most, where it is not
-    0. With an `average_decay` the trainer keeps an exponential moving average of the weights.
-    `shift` and `flip` are `data.augment`'s; with a `crop` below 1, a random part of each image is
-    trained on, of at least that share of its area (`crops.IMAGENET_CROP` is ImageNet's, without
-    `shift`). `seed` fixes the order of images, augmentation and paths.
-
-    A step sees `accumulation` times `batch_size` images, and that in each process, whose
-    gradients it averages: as one batch would give, but for batch norms, which see `batch_size`
-    images (of all processes) at a time, and dropout. A way of learning is called for each
-    `batch_size` images and draws the same paths each time. `precision` is `Computation`'s.
-    """
-
-    epochs: int
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    schedule: Schedule = "linear"
-    warmup_share: float = 0.05
-    floor_share: float = 0.0
-    gradient_clip: float = 0.0
-    average_decay: float = 0.0
-    optimiser: OptimiserKind = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 4e-5
-    label_smoothing: float = 0.1
-    shift: int = 2
-    flip: bool = False
-    crop: float = 1.0
-    seed: int = 0
-    accumulation: int = 1
-    precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise UsageError(
-                f"training takes at least 1 epoch and batches of at least 2 images, not "
-                f"{self.epochs} and {self.batch_size}"
-            )
-        if not 0 < self.crop <= 1:
-            raise UsageError(
-                f"crop is a share of an image's area, above 0 and at most 1, not {self.crop}"
-            )
-        if self.optimiser not in OPTIMISERS:
-            raise UsageError(
-                f"there is no optimiser {self.optimiser}; choose one of {[*OPTIMISERS]}"
-            )
-        if self.accumulation < 1 or self.precision not in get_args(Precision):
-            raise UsageError(
-                f"a step accumulates at least 1 batch, in {', '.join(get_args(Precision))}; not "
-                f"{self.accumulation}, in {self.precision}"
-            )
-
-    def rate(self, progress: float) -> float:
-        """Learning rate after this share of all steps."""
-        if progress < self.warmup_share:
-            return self.learning_rate * progress / self.warmup_share
-        left = (1 - progress) / (1 - self.warmup_share)
-        match self.schedule:
-            case "linear":
-                share = left
-            case "cosine":
-                share = (1 - math.cos(math.pi * left)) / 2
-            case "exponential":
-                share = EXPONENTIAL_END ** (1 - left)
-        return self.learning_rate * max(self.floor_share, share)
-
-
-SUPERNET_SETTINGS = TrainingSettings(epochs=40)
-RETRAINING_SETTINGS = TrainingSettings(epochs=20, schedule="cosine")
-"""Defaults that suit the digits in the mobile space: about 90 and 30 processor-seconds."""
-
-
-Learn = Callable[[Batch], float]
-"""One way of learning: adds the gradients of a batch to the weights', and returns the loss.
-
-Gradients come from `learn`, or from `precision.gradients` for what it moves itself: of several
-processes `Trainer` averages the weights', and `distributed.average` anything else. Processes that
-run other layers than each other, as after `Batch.own_random`, can't share batch-norm statistics:
-then, or where it wants its own, a way of learning has an attribute `own_statistics` that is true.
-"""
-
-
-@runtime_checkable
-class Remembers(Protocol):
-    """A way of learning that has a state of its own, which belongs into the checkpoint."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, of tensors and plain values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a state that `state_dict` gave."""
-
-
-@runtime_checkable
-class LearnsAfterStep(Protocol):
-    """A way of learning that goes on once the weights were moved by what they learned."""
-
-    def after_step(self, batch: Batch) -> None:
-        """Called in the same step, with the same batch; leaves the weights and gradients alone."""
-
-
-def learn(loss: Tensor) -> float:
-    """Add a loss's gradients to the weights' and return its value."""
-    backward(loss)
-    return loss.item()
 
 
 @dataclass(frozen=True, slots=True)

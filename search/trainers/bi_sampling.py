@@ -20,13 +20,14 @@ from ...latency.blocks import Block
 from ..alphas import Alphas
 from ..distributed import average
 from ..elasticity import architecture_latency, scale
+from ..learning import learn
 from ..loading import Ahead, Batch, BatchLoader
 from ..narrowable import Narrowable
 from ..precision import gradients
 from ..relaxed import CandidateWeights, RelaxedSupernet
 from ..relaxed_latency import RelaxedLatency
+from ..settings import TrainingSettings
 from ..space import Architecture, SearchSpace
-from ..training import TrainingSettings, learn
 
 BI_SAMPLING_SETTINGS = TrainingSettings(
     epochs=90,

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ..alphas import Alphas
 from ..distributed import average
+from ..learning import learn
 from ..loading import Ahead, Batch, BatchLoader
 from ..precision import gradients
 from ..relaxed import RelaxedSupernet
 from ..space import Architecture
-from ..training import learn
 
 INITIAL_DEVIATION = 1e-3
 

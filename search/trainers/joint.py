@@ -22,13 +22,15 @@ from ...latency.cost import CostModel
 from ..choices import SKIP
 from ..data import Dataset
 from ..distributed import gathered
+from ..learning import learn
 from ..loading import Batch
 from ..policy import Policy
 from ..reward import RewardKind, reward_of
+from ..settings import TrainingSettings
 from ..space import Architecture, SearchSpace
 from ..strategy import Evaluation
 from ..supernet import Supernet
-from ..training import Progress, TrainingSettings, learn
+from ..training import Progress
 from .supernet import train_supernet
 
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..learning import learn
 from ..loading import Batch
 from ..relaxed import RelaxedSupernet
-from ..training import learn
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from torch.nn import functional
 from ...latency.network import block_graph
 from ...latency.ops import multiply_adds
 from ...latency.pricing import cost_model
+from ..learning import learn
 from ..loading import Batch, in_full
 from ..space import Architecture, SearchSpace
 from ..supernet import Supernet
-from ..training import learn
 
 
 @dataclass(slots=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...devices.errors import UsageError
+from ..learning import learn
 from ..loading import Batch
 from ..space import Architecture
 from ..supernet import Supernet
-from ..training import learn
 
 Fits = Callable[[Architecture], bool]
 

@@ -6,15 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..data import Dataset
+from ..learning import Learn
+from ..settings import SUPERNET_SETTINGS, TrainingSettings
 from ..supernet import Supernet
-from ..training import (
-    SUPERNET_SETTINGS,
-    Learn,
-    Progress,
-    Trainer,
-    TrainingSettings,
-    fingerprint,
-)
+from ..training import Progress, Trainer, fingerprint
 from .single_path import SinglePath
 
 

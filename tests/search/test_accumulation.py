@@ -6,9 +6,11 @@ import pytest
 import torch
 from latkit.devices.errors import UsageError
 from latkit.search.data import load_data
+from latkit.search.learning import learn
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
-from latkit.search.training import Trainer, TrainingSettings, learn, set_threads
+from latkit.search.training import Trainer, set_threads
 from torch import nn
 
 SPACE = MobileSpace(

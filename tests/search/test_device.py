@@ -12,6 +12,7 @@ from latkit.search.loading import BatchLoader
 from latkit.search.recalibration import SupernetEvaluator, accuracy, recalibrate
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.retraining import fresh_model, retrain
+from latkit.search.settings import TrainingSettings
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
@@ -21,7 +22,7 @@ from latkit.search.trainers.bilevel import Bilevel
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.sandwich import Sandwich
 from latkit.search.trainers.single_path import SinglePath
-from latkit.search.training import Trainer, TrainingSettings, fingerprint, set_threads
+from latkit.search.training import Trainer, fingerprint, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1),)
 SPACE = MobileSpace(10, stages=STAGES, resolution=8, stem_channels=8, hidden_channels=24)

@@ -12,9 +12,11 @@ from latkit.devices.errors import UsageError
 from latkit.search import distributed
 from latkit.search.checkpoint import read_tensors, write_tensors
 from latkit.search.data import load_data
+from latkit.search.learning import learn
 from latkit.search.loading import BatchLoader
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.retraining import fresh_model
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
@@ -22,7 +24,7 @@ from latkit.search.supernet import Supernet
 from latkit.search.trainers.bilevel import Bilevel
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.single_path import SinglePath
-from latkit.search.training import Trainer, TrainingSettings, learn, set_threads
+from latkit.search.training import Trainer, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1),)
 SPACE = MobileSpace(10, stages=STAGES, resolution=8, stem_channels=8, hidden_channels=24)

@@ -18,6 +18,7 @@ from latkit.search.recalibration import (
     recalibrate,
 )
 from latkit.search.relaxed import RelaxedSupernet
+from latkit.search.settings import TrainingSettings
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
@@ -25,7 +26,7 @@ from latkit.search.spaces.scale import Scale
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.supernet import train_supernet
-from latkit.search.training import Trainer, TrainingSettings, set_threads
+from latkit.search.training import Trainer, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 3, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)

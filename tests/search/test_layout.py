@@ -6,13 +6,14 @@ import torch
 from latkit.latency.quantisers import RoundedConv2d
 from latkit.search import spaces
 from latkit.search.data import load_data
+from latkit.search.learning import learn
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.retraining import fresh_model
 from latkit.search.spaces.darts import DartsSpace
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.supernet import Supernet
-from latkit.search.training import learn, set_threads
+from latkit.search.training import set_threads
 from torch import nn
 
 SMALL = Scale(width=0.25, resolutions=(32,))

@@ -7,6 +7,7 @@ from latkit.search.data import load_data
 from latkit.search.loading import BatchLoader
 from latkit.search.precision import FIRST_SCALE, GROWTH_STEPS, Computation, backward, gradients
 from latkit.search.relaxed import RelaxedSupernet
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
@@ -14,7 +15,7 @@ from latkit.search.supernet import Supernet
 from latkit.search.trainers.bilevel import Bilevel
 from latkit.search.trainers.sandwich import Sandwich
 from latkit.search.trainers.single_path import SinglePath
-from latkit.search.training import Trainer, TrainingSettings, set_threads
+from latkit.search.training import Trainer, set_threads
 
 SPACE = MobileSpace(
     10, stages=(mobile_stage((8, 16), 2, 1),), resolution=8, stem_channels=8, hidden_channels=24

@@ -16,17 +16,19 @@ from latkit.search.data import load_data
 from latkit.search.evolution import Evolution
 from latkit.search.export import export
 from latkit.search.extraction import extract
+from latkit.search.learning import learn
 from latkit.search.log import SearchLog
 from latkit.search.loop import run_strategy
 from latkit.search.recalibration import SupernetEvaluator, accuracy
 from latkit.search.retraining import fresh_model, retrain
 from latkit.search.retraining import test_accuracy as accuracy_on_test_images
+from latkit.search.settings import TrainingSettings
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.sandwich import Sandwich
 from latkit.search.trainers.supernet import train_supernet
-from latkit.search.training import Trainer, TrainingSettings, fingerprint, learn, set_threads
+from latkit.search.training import Trainer, fingerprint, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 2, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from latkit.devices.errors import UsageError
 from latkit.search.rmsprop import RMSProp
-from latkit.search.training import TrainingSettings
+from latkit.search.settings import TrainingSettings
 
 KINDS = {"momentum": 0.9, "weight_decay": 0.01}
 

@@ -16,16 +16,12 @@ from latkit.devices.errors import DamagedFileError, LatkitError, UsageError
 from latkit.search.checkpoint import read_tensors, write_tensors
 from latkit.search.data import load_data
 from latkit.search.loading import BatchLoader
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.single_path import SinglePath
 from latkit.search.trainers.supernet import train_supernet
-from latkit.search.training import (
-    Trainer,
-    TrainingSettings,
-    fingerprint,
-    set_threads,
-)
+from latkit.search.training import Trainer, fingerprint, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 2, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)

@@ -16,14 +16,16 @@ from latkit.search import export as export_module
 from latkit.search.data import load_data
 from latkit.search.evolution import Evolution
 from latkit.search.extraction import extract
+from latkit.search.learning import learn
 from latkit.search.loading import BatchLoader
 from latkit.search.recalibration import SupernetEvaluator
+from latkit.search.settings import TrainingSettings
 from latkit.search.sgd import SGD
 from latkit.search.spaces import SMALL_IMAGES, Scale, resnet_bits
 from latkit.search.spaces.resnet_bits import BITS
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.single_path import SinglePath
-from latkit.search.training import Trainer, TrainingSettings, learn, set_threads
+from latkit.search.training import Trainer, set_threads
 from onnx import numpy_helper
 
 SPACE = resnet_bits(10, Scale(width=0.125, resolutions=(8,), unit_strides=2))

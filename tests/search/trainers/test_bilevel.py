@@ -9,11 +9,12 @@ import torch
 from latkit.search.data import halves, load_data
 from latkit.search.loading import BatchLoader
 from latkit.search.relaxed import RelaxedSupernet
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.darts import OPERATIONS, DartsSpace
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.trainers.bilevel import Bilevel
-from latkit.search.training import Trainer, TrainingSettings, fingerprint, set_threads
+from latkit.search.training import Trainer, fingerprint, set_threads
 from torch.func import functional_call
 
 SCALE = Scale(width=0.25, resolutions=(8,))

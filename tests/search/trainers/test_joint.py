@@ -16,6 +16,7 @@ from latkit.search.data import Part, load_data
 from latkit.search.images.source import HeldImages
 from latkit.search.loading import BatchLoader
 from latkit.search.rmsprop import RMSProp
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces import (
     SMALL_IMAGES,
     Scale,
@@ -26,7 +27,7 @@ from latkit.search.spaces import (
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.joint import Joint, train_jointly, tunas_settings
-from latkit.search.training import Trainer, TrainingSettings, fingerprint, set_threads
+from latkit.search.training import Trainer, fingerprint, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 3, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=8, stem_channels=8, hidden_channels=16)

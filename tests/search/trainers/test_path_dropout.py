@@ -8,10 +8,11 @@ import torch
 from latkit.search.data import load_data
 from latkit.search.loading import BatchLoader
 from latkit.search.relaxed import RelaxedSupernet
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.trainers.path_dropout import PathDropout
-from latkit.search.training import Trainer, TrainingSettings, set_threads
+from latkit.search.training import Trainer, set_threads
 from staged_cases import small_space
 
 SPACE = NasBench201Space(10, Scale(width=0.25, resolutions=(8,)), cells=1)

@@ -5,11 +5,12 @@ import pytest
 import torch
 from latkit.search.data import load_data
 from latkit.search.loading import Batch
+from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.sandwich import Sandwich, extremes, soft_cross_entropy
 from latkit.search.trainers.supernet import train_supernet
-from latkit.search.training import TrainingSettings, set_threads
+from latkit.search.training import set_threads
 from torch.nn import functional
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 2, 2))
