@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -37,9 +37,7 @@ from ..latency.options import (
 from ..latency.spaces import load_space
 from ..latency.store import DEFAULT_STORE, Store
 from ..latency.table import LatencyTable
-
-if TYPE_CHECKING:
-    from .settings import TrainingSettings
+from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS, TrainingSettings
 
 app = typer.Typer(
     name="latkit",
@@ -130,7 +128,6 @@ def search_verb(
             from .data import load_data
             from .pipeline import Search, SearchSettings, default_target_ms
             from .results_shown import print_result, result_json
-            from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS
             from .space import SearchSpace
 
         loaded = LatencyTable.load(table)

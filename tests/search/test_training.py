@@ -219,29 +219,6 @@ def test_file_that_would_run_code_is_not_run(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_rate_rises_then_falls_to_nothing():
-    for schedule, half in (("linear", 0.05), ("cosine", 0.05)):
-        one = TrainingSettings(1, learning_rate=0.1, warmup_share=0.2, schedule=schedule)
-        assert one.rate(0) == 0
-        assert one.rate(0.1) == pytest.approx(0.05)
-        assert one.rate(0.2) == pytest.approx(0.1)
-        assert one.rate(0.6) == pytest.approx(half)
-        assert one.rate(1) == pytest.approx(0)
-    assert TrainingSettings(1, warmup_share=0, learning_rate=0.1).rate(0) == pytest.approx(0.1)
-    straight, curved = (
-        TrainingSettings(1, warmup_share=0, schedule=name) for name in ("linear", "cosine")
-    )
-    assert curved.rate(0.25) > straight.rate(0.25)
-
-
-def test_exponential_rate_falls_to_a_floor_and_stays():
-    falling = TrainingSettings(
-        1, warmup_share=0, learning_rate=1, schedule="exponential", floor_share=0.05
-    )
-    rates = [falling.rate(progress) for progress in (0, 0.25, 0.5, 0.75, 1)]
-    assert rates == pytest.approx([1, 0.01**0.25, 0.1, 0.05, 0.05])
-
-
 def test_divergence_and_wrong_class_count_are_errors(data):
     supernet = Supernet(SPACE)
     wild = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e30, warmup_share=0)
@@ -251,15 +228,6 @@ def test_divergence_and_wrong_class_count_are_errors(data):
     other = Supernet(seven)
     with pytest.raises(UsageError, match="7 classes"):
         train_supernet(other, data, SETTINGS)
-
-
-def test_impossible_settings_are_refused():
-    with pytest.raises(UsageError):
-        TrainingSettings(epochs=0)
-    with pytest.raises(UsageError):
-        TrainingSettings(epochs=1, batch_size=1)
-    with pytest.raises(UsageError, match="crop"):
-        TrainingSettings(epochs=1, crop=0)
 
 
 def test_steps_taken_one_by_one_are_those_of_a_run_and_read_ahead(data, monkeypatch):
