@@ -34,14 +34,16 @@ from latkit.latency.ops import multiply_adds
 from latkit.latency.table import LatencyTable
 from latkit.search.data import Dataset
 from latkit.search.recalibration import SupernetEvaluator, accuracy
+from latkit.search.recipes.task import Shared, Task
+from latkit.search.settings import TrainingSettings
 from latkit.search.space import Architecture
 from latkit.search.trainers.sandwich import extremes
-from latkit.search.training import TrainingSettings, set_threads
+from latkit.search.training import set_threads
 from results import print_table, report
 from sharing.alone import Alone
 from sharing.correlation import between_seeds, correlations
 from sharing.spaces import SPACES
-from sharing.ways import WAYS, Shared, Task
+from sharing.ways import WAYS
 
 CHILDREN_OF = "widths"
 """The space, with elastic widths, whose children are compared with the same trained alone."""
@@ -153,12 +155,12 @@ class Comparison:
         self.folder = arguments.cache
         self.space = SPACES[setting.size][name]()
         self.multiply_adds = lay_out(self.space, _block_multiply_adds)
-        self.block_cost, constant = _block_multiply_adds, 0.0
+        self.block_cost, self.constant = _block_multiply_adds, 0.0
         if table is not None:
             latencies = LatencyTable.load(Path(table))
             self.block_cost = latencies.block_cost_ms
-            constant = latencies.calibration.constant_ms
-        self.cost = lay_out(self.space, self.block_cost, constant)
+            self.constant = latencies.calibration.constant_ms
+        self.cost = lay_out(self.space, self.block_cost, self.constant)
         self.target = float(np.median(self._costs(self.cost, self._random(4096))))
         self.architectures = self._drawn()
         self.alone = Alone(
@@ -182,9 +184,10 @@ class Comparison:
             space=self.space,
             data=self.data,
             settings=self._settings(setting.supernet_epochs, seed),
-            cost=self.cost,
-            block_cost=self.block_cost,
-            target=self.target,
+            block_cost_ms=self.block_cost,
+            target_ms=self.target,
+            constant_ms=self.constant,
+            seed=seed,
             checkpoint=self.folder / f"{setting.size}-{self.name}-{way}-{seed}.checkpoint",
             device=self.device,
         )
@@ -192,23 +195,25 @@ class Comparison:
 
     def ranked(self, shared: Shared, way: str, seed: int) -> Row:
         """How the way's scores rank the architectures."""
-        evaluator = SupernetEvaluator(shared.supernet, self.data, seed=seed)
+        evaluator = SupernetEvaluator(shared.weights, self.data, seed=seed)
         scores = np.array([evaluator.accuracy(item) for item in self.architectures])
         row = self._row(way, seed, correlations(scores, self.truth.mean(0)))
         return row | {"mean_score": float(scores.mean())}
 
     def chosen(self, shared: Shared, way: str, seed: int) -> list[Row]:
         """What the architecture is worth alone that the way ended with, beside random ones."""
-        if shared.chosen is None:
+        if shared.architecture is None:
             return []
-        alone = self.alone.accuracies([shared.chosen], range(self.setting.seeds))
+        alone = self.alone.accuracies([shared.architecture], range(self.setting.seeds))
         random = self.truth.mean(0)
         return [
             {
                 "space": self.name,
                 "way": way,
                 "seed": seed,
-                "cost_of_target": float(self._costs(self.cost, [shared.chosen])[0] / self.target),
+                "cost_of_target": float(
+                    self._costs(self.cost, [shared.architecture])[0] / self.target
+                ),
                 "alone": float(alone.mean()),
                 "alone_spread": float(np.ptp(alone)),
                 "random_mean": float(random.mean()),
@@ -220,7 +225,7 @@ class Comparison:
         """The smallest and the middle child as they come out of the supernet, and alone."""
         smallest, _ = extremes(self.space)
         middle = self.space.architecture([count // 2 for count in self.space.option_counts])
-        evaluator = SupernetEvaluator(shared.supernet, self.data, seed=seed)
+        evaluator = SupernetEvaluator(shared.weights, self.data, seed=seed)
         rows = []
         for child, architecture in (("smallest", smallest), ("middle", middle)):
             alone = self.alone.accuracies([architecture], range(self.setting.seeds))

@@ -39,6 +39,7 @@ class Sink:
     pieces: tuple[int, ...]
 
 
+@runtime_checkable
 class RelaxableSpace(Protocol):
     """A space whose architectures can be weighted against each other."""
 

@@ -9,7 +9,8 @@ from latkit.latency.cost import lay_out
 from latkit.latency.network import block_graph
 from latkit.latency.ops import multiply_adds
 from latkit.search.data import load_data
-from latkit.search.training import TrainingSettings, set_threads
+from latkit.search.settings import TrainingSettings
+from latkit.search.training import set_threads
 from sharing.alone import Alone
 from sharing.correlation import between_seeds, correlations
 from sharing.spaces import SPACES, small_operations

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from latkit.search.data import Dataset
 from latkit.search.retraining import fresh_model, retrain, test_accuracy
+from latkit.search.settings import TrainingSettings
 from latkit.search.space import Architecture, SearchSpace
-from latkit.search.training import TrainingSettings
 from numpy.typing import NDArray
 
 
