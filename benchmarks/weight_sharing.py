@@ -205,6 +205,7 @@ class Comparison:
         if shared.architecture is None:
             return []
         alone = self.alone.accuracies([shared.architecture], range(self.setting.seeds))
+        (cost,) = self._costs(self.cost, [shared.architecture])
         random = self.truth.mean(0)
         return [
             {
