@@ -212,9 +212,7 @@ class Comparison:
                 "space": self.name,
                 "way": way,
                 "seed": seed,
-                "cost_of_target": float(
-                    self._costs(self.cost, [shared.architecture])[0] / self.target
-                ),
+                "cost_of_target": float(cost / self.target),
                 "alone": float(alone.mean()),
                 "alone_spread": float(np.ptp(alone)),
                 "random_mean": float(random.mean()),
