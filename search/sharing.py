@@ -75,10 +75,14 @@ class LentLayer:
         return found
 
     def region(self, shape: Sequence[int]) -> Region:
-        """The part in use of a shared parameter of this shape."""
+        """The part in use of a shared parameter of this shape, a slice for each dimension."""
         used = (extent(self.outputs), extent(self.inputs), *self.window)
-        return tuple(
-            slice(part.start, min(part.stop, size)) for part, size in zip(used, shape, strict=False)
+        return (
+            *(
+                slice(one.start, min(one.stop, size))
+                for one, size in zip(used, shape, strict=False)
+            ),
+            *(slice(0, size) for size in shape[len(used) :]),
         )
 
 

@@ -9,33 +9,44 @@ import numpy as np
 import pytest
 import torch
 from latkit.devices.errors import UsageError
+from latkit.latency.cost import lay_out
+from latkit.latency.network import block_graph
+from latkit.latency.ops import multiply_adds
 from latkit.search import distributed
 from latkit.search.checkpoint import read_tensors, write_tensors
 from latkit.search.data import load_data
 from latkit.search.learning import learn
 from latkit.search.loading import BatchLoader
+from latkit.search.policy import Policy
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.retraining import fresh_model
+from latkit.search.reward import reward_of
 from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.supernet import Supernet
+from latkit.search.trainers.bi_sampling import BiSampling
 from latkit.search.trainers.bilevel import Bilevel
+from latkit.search.trainers.joint import Joint
 from latkit.search.trainers.path_dropout import PathDropout
+from latkit.search.trainers.sandwich import Sandwich
 from latkit.search.trainers.single_path import SinglePath
 from latkit.search.training import Trainer, set_threads
+from staged_cases import small_space
 
 STAGES = (mobile_stage((8, 16), 2, 1),)
 SPACE = MobileSpace(10, stages=STAGES, resolution=8, stem_channels=8, hidden_channels=24)
 CELLS = NasBench201Space(10, Scale(width=0.25, resolutions=(8,)), cells=1)
+STAGED = small_space()
 IMAGES = 32
 """Of a step, in all processes together."""
 
 SCRIPT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+tests = Path(sys.argv[1])
+sys.path[:0] = [str(tests), str(tests.parent)]
 from test_distributed import in_two_processes
 in_two_processes(Path(sys.argv[2]))
 """
@@ -63,6 +74,10 @@ def stepped(model, rule, steps=3, **options):
     return {"loss": loss, "state": model.state_dict()}
 
 
+def giga_multiply_adds(block):
+    return multiply_adds(block_graph(block)) / 1e9
+
+
 def supernet_of():
     return Supernet(SPACE, seed=1).double()
 
@@ -77,6 +92,11 @@ def plain_network():
     return stepped(model, lambda batch: learn(batch.loss(model(batch.inputs))))
 
 
+def sandwich():
+    supernet = supernet_of()
+    return stepped(supernet, Sandwich(supernet, random_children=1, dropout=0), steps=2)
+
+
 def path_dropout():
     supernet = RelaxedSupernet(CELLS, affine=True).double()
     rule = PathDropout(supernet, rate=0.8, ghost_size=8)
@@ -86,11 +106,23 @@ def path_dropout():
     return found
 
 
+def held_out_images():
+    size = IMAGES // distributed.replicas()
+    return BatchLoader(load_data(image_size=8), 1, size, 7, 0, flip=False, label_smoothing=0)
+
+
+def bi_sampling():
+    supernet = RelaxedSupernet(STAGED).double()
+    options = {"warm_epochs": 0, "interval": 1, "learning_rate": 0.1}
+    rule = BiSampling(supernet, held_out_images(), giga_multiply_adds, 1e-3, **options)
+    found = stepped(supernet, rule, steps=2)
+    found["alphas"] = rule.state_dict()["alphas"]
+    return found
+
+
 def bilevel():
     supernet = RelaxedSupernet(CELLS).double()
-    size = IMAGES // distributed.replicas()
-    held_out = BatchLoader(load_data(image_size=8), 1, size, 7, 0, flip=False, label_smoothing=0)
-    rule = Bilevel(supernet, held_out, second_order=True, learning_rate=0.01)
+    rule = Bilevel(supernet, held_out_images(), second_order=True, learning_rate=0.01)
     found = stepped(supernet, rule, steps=1)
     found["alphas"] = rule.state_dict()["alphas"]
     return found
@@ -122,8 +154,60 @@ def own_paths():
     return stepped(supernet, OwnPath(supernet))
 
 
+def joint_of(supernet):
+    cost = lay_out(SPACE, giga_multiply_adds)
+    target_ms = cost.maximum()[0] / 2
+    options = {"operation_warmup": 0.1, "filter_warmup": 0.1, "delay": 0.1, "learning_rate": 0.05}
+    return Joint(supernet, load_data(image_size=8), cost, target_ms, per_step=2, **options)
+
+
+def joint(folder):
+    """What each process drew in each step of a joint run, and what two runs ended with.
+
+    One of the runs was cut off, and went on from its checkpoint.
+    """
+    drawn, ends = [], []
+    for cut in (False, True):
+        checkpoint = folder / f"joint{cut}.checkpoint"
+        supernet = Supernet(SPACE)
+        rule, trainer = joint_of(supernet), trainer_of(supernet, checkpoint, images=128)
+        while trainer.finished_steps < trainer.steps:
+            if cut and trainer.finished_steps == 3:
+                trainer.save()
+                distributed.wait_for_all()
+                supernet = Supernet(SPACE)
+                rule, trainer = joint_of(supernet), trainer_of(supernet, checkpoint, images=128)
+                assert trainer.finished_steps == 3
+            progress = trainer.finished_steps / trainer.steps
+            trainer.step(rule)
+            rewards = reward_of(
+                rule.reward,
+                [item.accuracy for item in rule.evaluations],
+                [item.latency_ms for item in rule.evaluations],
+                rule.target_ms,
+                rule.strength,
+            )
+            if not cut:
+                rows = [
+                    {"sampled": draw.sampled, "counted": draw.counted, "reward": float(reward)}
+                    for draw, reward in zip(rule.draws, rewards, strict=True)
+                ]
+                drawn.append({"progress": progress, "rows": rows})
+        ends.append({"state": supernet.state_dict(), "policy": rule.policy.state()})
+    return {"drawn": drawn, "whole": ends[0], "cut": ends[1]}
+
+
 CASES = {
-    one.__name__: one for one in (single_path, plain_network, path_dropout, bilevel, own_paths)
+    one.__name__: one
+    for one in (
+        single_path,
+        sandwich,
+        plain_network,
+        path_dropout,
+        bi_sampling,
+        bilevel,
+        own_paths,
+    )
 }
 
 
@@ -157,6 +241,7 @@ def in_two_processes(folder):
         rank = distributed.rank()
         found = {name: case() for name, case in CASES.items()}
         found |= whole_and_cut(folder)
+        found["joint"] = joint(folder)
         try:
             trainer_of(Supernet(SPACE, seed=rank))
         except UsageError as error:
@@ -209,6 +294,28 @@ def test_processes_that_were_cut_off_go_on_to_the_same_weights(found):
     for rank in range(2):
         for name, value in found[0]["whole"].items():
             assert torch.equal(value, found[rank]["cut"][name])
+
+
+def test_processes_that_search_jointly_draw_for_themselves_and_learn_one_policy(found):
+    both = [one["joint"] for one in found]
+    policy = Policy(SPACE.option_counts, learning_rate=0.05, delay=0.1)
+    differing = 0
+    for steps in zip(*(one["drawn"] for one in both), strict=True):
+        rows = [row for step in steps for row in step["rows"]]
+        differing += steps[0]["rows"] != steps[1]["rows"]
+        policy.update(
+            [row["sampled"] for row in rows],
+            [row["counted"] for row in rows],
+            np.array([row["reward"] for row in rows]),
+            steps[0]["progress"],
+        )
+    assert policy.step == differing > 5
+    assert max(abs(logit) for logits in policy.logits for logit in logits) > 0.05
+    for one in both:
+        assert one["whole"]["policy"] == one["cut"]["policy"] == policy.state()
+        for name, value in both[0]["whole"]["state"].items():
+            assert torch.equal(value, one["whole"]["state"][name])
+            assert torch.equal(value, one["cut"]["state"][name])
 
 
 def test_processes_that_begin_apart_are_refused(found):
