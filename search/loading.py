@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,8 +25,8 @@ class Batch:
     """What a step learns from: inputs (N, 3, height, width), and the class of each (N,).
 
     `random` holds the step's random numbers, `progress` is the share of all steps that are done.
-    Steps and epochs count from 0. Of several processes, each has a share of the step's images;
-    their `random` is the same.
+    Steps and epochs count from 0; `seed` is the run's. Of several processes, each has a share of
+    the step's images; their `random` is the same.
     """
 
     inputs: Tensor
@@ -35,6 +37,7 @@ class Batch:
     label_smoothing: float
     classes: int
     epoch: int = 0
+    seed: int = 0
 
     def to(self, like: Tensor) -> Batch:
         """The batch on the device, and in the type, of a model's weights."""
@@ -133,6 +136,7 @@ class BatchLoader:
             self.label_smoothing,
             len(self.data.classes),
             step // self._epoch_steps,
+            self.seed,
         )
 
     def indices(self, step: int) -> Tensor:
@@ -152,13 +156,65 @@ class BatchLoader:
         return len(self.data.train) // (self.replicas * self._size)
 
 
+@dataclass(frozen=True, slots=True)
+class ValidationLoader:
+    """Validation images that a step scores by: `batch_size` of them, drawn anew for each step.
+
+    They depend on the seed, the step and the process alone; `workers` threads read them, as they
+    are. They are all of the validation images where those are fewer.
+    """
+
+    data: Dataset
+    batch_size: int
+    seed: int
+    workers: int = 1
+    rank: int = field(default_factory=distributed.rank)
+
+    @property
+    def steps(self) -> int:
+        """There is no last one."""
+        return sys.maxsize
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """The batches from step `first` on, in order."""
+        return prefetched(self.batch, range(first, self.steps), self.workers)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step, made here: for one alone, or in a thread."""
+        # The 2 keeps these numbers apart from those of training images.
+        random = np.random.default_rng([self.seed, step, 2, self.rank])
+        part = self.data.validation
+        chosen = torch.from_numpy(random.permutation(len(part))[: self.batch_size])
+        return Batch(
+            self.data.inputs(part.read(chosen)),
+            part.labels[chosen],
+            random,
+            step,
+            progress=0.0,
+            label_smoothing=0.0,
+            classes=len(self.data.classes),
+            seed=self.seed,
+        )
+
+
+class Loader(Protocol):
+    """What makes batches by threads, each by its step."""
+
+    @property
+    def steps(self) -> int:
+        """How many batches there are."""
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """The batches from step `first` to the end, in order."""
+
+
 class Ahead:
     """A loader's batches by step, the following ones made by its threads meanwhile.
 
     For steps that are mostly asked for in turn; after the loader's last comes its first again.
     """
 
-    def __init__(self, loader: BatchLoader) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
         self._batches: Iterator[Batch] = iter(())
         self._next = -1

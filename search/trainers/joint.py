@@ -23,7 +23,7 @@ from ..choices import SKIP
 from ..data import Dataset
 from ..distributed import gathered
 from ..learning import learn
-from ..loading import Batch
+from ..loading import Ahead, Batch, ValidationLoader
 from ..policy import Policy
 from ..reward import RewardKind, reward_of
 from ..settings import TrainingSettings
@@ -76,10 +76,11 @@ class Joint:
 
     `per_step` architectures share the images of a step, as TuNAS's replicas do; of several
     processes, each draws its own, and the policy learns from all of them. Scoring takes
-    `scoring_batches` times as many images as training, drawn anew for each step, and the batch's
-    statistics. The latency is that of the architecture as sampled, without what warm-up adds to
-    it. `learning_rate`, the policy's, is as for `Reinforce`. Raises `UsageError` where a warm-up
-    outlasts the policy's delay, `UnreachableTargetError` where no architecture is that fast.
+    `scoring_batches` times as many images as training, drawn anew for each step and read ahead by
+    `workers` threads, and the batch's statistics. The latency is that of the architecture as
+    sampled, without what warm-up adds to it. `learning_rate`, the policy's, is as for `Reinforce`.
+    Raises `UsageError` where a warm-up outlasts the policy's delay, `UnreachableTargetError` where
+    no architecture is that fast.
     """
 
     own_statistics = True
@@ -100,6 +101,7 @@ class Joint:
         filter_warmup: float = 0.25,
         per_step: int = 1,
         scoring_batches: int = 4,
+        workers: int = 1,
     ) -> None:
         cost.require_reachable(target_ms)
         reward_of(reward, [], [], target_ms, strength)
@@ -121,6 +123,8 @@ class Joint:
         self.filter_warmup = filter_warmup
         self.per_step = per_step
         self.scoring_batches = scoring_batches
+        self.workers = workers
+        self._scoring: tuple[ValidationLoader, Ahead] | None = None
         space = supernet.space
         self.policy = Policy(space.option_counts, learning_rate=learning_rate, delay=delay)
         self.draws: list[Draw] = []
@@ -243,16 +247,21 @@ class Joint:
     @torch.no_grad()
     def _accuracies(self, batch: Batch) -> list[float]:
         """For each draw the share of its validation images that it classifies correctly."""
-        part = self.data.validation
-        size = min(self.scoring_batches * len(batch.labels), len(part))
-        chosen = torch.from_numpy(batch.own_random().permutation(len(part))[:size])
-        inputs = self.data.inputs(part.read(chosen)).to(batch.inputs)
-        labels = part.labels[chosen].to(batch.labels)
+        scoring = self._scoring_batch(batch)
+        inputs, labels = scoring.inputs, scoring.labels
         found = []
-        for draw, images in zip(self.draws, _parts(size, self.per_step), strict=True):
+        for draw, images in zip(self.draws, _parts(len(labels), self.per_step), strict=True):
             logits = self.supernet(inputs[images], draw.architecture, averaged=draw.averaged)
             found.append((logits.argmax(1) == labels[images]).double().mean().item())
         return found
+
+    def _scoring_batch(self, batch: Batch) -> Batch:
+        """The validation images of a step; those of the next ones are read meanwhile."""
+        size = self.scoring_batches * len(batch.labels)
+        loader = ValidationLoader(self.data, size, batch.seed, self.workers)
+        if self._scoring is None or self._scoring[0] != loader:
+            self._scoring = loader, Ahead(loader)
+        return self._scoring[1].batch(batch.step).to(batch.inputs)
 
 
 def train_jointly(

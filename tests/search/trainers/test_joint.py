@@ -1,8 +1,10 @@
 """TuNAS's joint step: weights learn, then the policy, from images of their own."""
 
 import inspect
+import threading
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from latkit.latency.ops import multiply_adds
 from latkit.search.choices import SKIP
 from latkit.search.data import Part, load_data
 from latkit.search.images.source import HeldImages
-from latkit.search.loading import BatchLoader
+from latkit.search.loading import BatchLoader, ValidationLoader
 from latkit.search.rmsprop import RMSProp
 from latkit.search.settings import TrainingSettings
 from latkit.search.spaces import (
@@ -208,6 +210,39 @@ def test_scoring_leaves_no_gradients(data):
     assert all(weight.grad is None for weight in joint.supernet.parameters())
 
 
+def test_images_to_score_on_are_read_ahead_and_depend_on_seed_step_and_process(data, monkeypatch):
+    threads = set()
+    read = Part.read
+
+    def noted(part, chosen, crops=None):
+        threads.add(threading.current_thread().name.split("_")[0])
+        return read(part, chosen, crops)
+
+    joint = joint_of(data)
+    plain = batch_of(data)
+    steps = [replace(plain, step=step) for step in range(3)]
+    monkeypatch.setattr(Part, "read", noted)
+    joint.draws = joint.draw(0.5, np.random.default_rng(0))
+    for batch in steps:
+        joint.after_step(batch)
+    assert threads == {"latkit-batches"}
+    loaders = [
+        ValidationLoader(data, 64, seed, workers, rank)
+        for seed, workers, rank in ((0, 1, 0), (0, 3, 0), (1, 1, 0), (0, 1, 1))
+    ]
+    first, again, other_seed, other_rank = (
+        [batch.inputs for batch in islice(loader.batches(0), 3)] for loader in loaders
+    )
+    assert all(map(torch.equal, first, again))
+    assert torch.equal(loaders[0].batch(2).inputs, first[2])
+    for other in (first[1:], other_seed, other_rank):
+        assert not any(map(torch.equal, first, other))
+    few = replace(data, validation=data.validation.only(torch.arange(50)))
+    every = ValidationLoader(few, 64, 0).batch(7)
+    assert len(every.labels) == 50
+    assert sorted(every.labels.tolist()) == sorted(few.validation.labels.tolist())
+
+
 def test_warm_up_is_the_same_when_scored(data):
     joint = joint_of(data)
     calls = []
@@ -279,13 +314,13 @@ def test_policy_moves_toward_what_pays(data):
 
 def test_policy_rests_until_its_delay_while_the_baseline_follows(data):
     joint = joint_of(data, learning_rate=0.5)
-    for progress in (0.0, 0.24):
-        batch = batch_of(data, progress=progress)
+    for seed, progress in enumerate((0.0, 0.24)):
+        batch = batch_of(data, progress=progress, seed=seed)
         joint(batch)
         joint.after_step(batch)
     assert not any(logits.any() for logits in joint.policy.logits)
     assert joint.policy.average != 0 and joint.policy.step == 2
-    batch = batch_of(data, progress=0.25)
+    batch = batch_of(data, progress=0.25, seed=2)
     joint(batch)
     joint.after_step(batch)
     assert any(logits.any() for logits in joint.policy.logits)
