@@ -4,6 +4,7 @@ What trains (`supernet`, `training`, `pipeline`) imports torch, and is imported 
 """
 
 from .choices import Choice
+from .coarse_to_fine import CoarseToFine
 from .elasticity import scale
 from .evolution import Evolution
 from .random_search import RandomSearch
@@ -15,6 +16,7 @@ from .strategy import Strategy
 __all__ = [
     "Architecture",
     "Choice",
+    "CoarseToFine",
     "Evolution",
     "MobileSpace",
     "Piece",
