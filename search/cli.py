@@ -98,6 +98,9 @@ def search_verb(
     training_threads: Annotated[
         int | None, typer.Option(min=1, help="Torch's threads. Default: one a processor.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Threads that read and augment training images.")
+    ] = 1,
     device: DeviceOption = "cpu",
     runtime: RuntimeOption = None,
     threads: ThreadsOption = 1,
@@ -180,6 +183,7 @@ def search_verb(
                 store=kept,
                 protocol=TimingProtocol(),
                 data=images,
+                workers=workers,
                 settings=settings,
                 folder=output,
                 progress=progress,

@@ -104,7 +104,10 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One search: what it runs on, and the folder that it resumes from."""
+    """One search: what it runs on, and the folder that it resumes from.
+
+    `workers` threads read training images; their number changes nothing in the result.
+    """
 
     space: SearchSpace
     space_address: str
@@ -117,6 +120,7 @@ class Search:
     settings: SearchSettings
     folder: Path
     progress: Progress
+    workers: int = 1
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> SearchResult:
@@ -177,6 +181,7 @@ class Search:
             self.settings.supernet,
             checkpoint=self.folder / "supernet.checkpoint",
             progress=self._training_progress("training the supernet"),
+            workers=self.workers,
         )
         return supernet
 
@@ -259,6 +264,7 @@ class Search:
             settings.retraining,
             checkpoint=self.folder / name / "retraining.checkpoint",
             progress=self._training_progress(f"retraining {name}"),
+            workers=self.workers,
         )
         exported = export(retrained.model, self.data, self.folder / name)
         return Trained(retrained, exported, test_accuracy(retrained.model, self.data))

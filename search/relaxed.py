@@ -17,6 +17,7 @@ from ..devices.errors import UsageError
 from ..latency.blocks import Block, ConcatOf, MBConv, Nothing, SumOf
 from ..latency.network import INPUT as INPUT_NODE
 from ..latency.torch_model import TorchModel
+from .data import at_resolution
 from .initialisation import initialise
 from .narrowable import Narrowable
 from .relaxation import RelaxableSpace, SinkConnected
@@ -39,6 +40,7 @@ class RelaxedSupernet(nn.Module):
         self.sinks = dict(space.sinks()) if isinstance(space, SinkConnected) else {}
         self.candidates = nn.ModuleDict()
         self.fixed: dict[int, Block] = {}
+        self._resolution: tuple[int, ...] = ()
         for index, piece in enumerate(space.pieces):
             if index in self.mixtures:
                 blocks: tuple[Block | None, ...] = self.mixtures[index].candidates
@@ -48,6 +50,10 @@ class RelaxedSupernet(nn.Module):
                 blocks, self.fixed[index] = (block,), block
             else:
                 blocks = ()  # a sum of what its edges give
+            if INPUT_NODE in space.sources[index]:
+                place = space.sources[index].index(INPUT_NODE)
+                shapes = [block.input_shapes[place] for block in blocks if block is not None]
+                self._resolution = shapes[0][1:]
             for number, candidate in enumerate(blocks):
                 if candidate is not None and not isinstance(candidate, SumOf | ConcatOf):
                     self.candidates[f"{index}_{number}"] = (
@@ -74,10 +80,11 @@ class RelaxedSupernet(nn.Module):
     def forward(self, images: Tensor, weights: Mapping[str, CandidateWeights]) -> Tensor:
         """(N, 3, height, width) -> logits (N, classes).
 
-        `weights` has a vector for the name of each mixture and sink, an entry for each of its
-        candidates. Those whose entry is a plain 0 are not run, nor layers beyond all depths that
-        have another one.
+        Images are brought to the resolution that the space reads. `weights` has a vector for the
+        name of each mixture and sink, an entry for each of its candidates. Those whose entry is a
+        plain 0 are not run, nor layers beyond all depths that have another one.
         """
+        images = at_resolution(images, self._resolution)
         unused = self._unused(weights)
         values: list[Tensor] = []
         for index, sources in enumerate(self.space.sources):

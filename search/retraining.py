@@ -45,6 +45,7 @@ def retrain(
     *,
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    workers: int = 1,
 ) -> Retrained:
     """Train a network on its own, from the weights that it has; changes `model`.
 
@@ -52,12 +53,14 @@ def retrain(
     CPU, a step that `torch.compile` had made took 1.2 times as long as one without, and the first
     one half a minute.
 
-    Those are a supernet's (`SupernetEvaluator.calibrated`) or fresh ones (`fresh_model`). Goes on
-    from `checkpoint` where that file exists, given the same initial weights. Test images play no
-    part: see `test_accuracy`.
+    The weights are a supernet's (`SupernetEvaluator.calibrated`) or fresh ones (`fresh_model`).
+    Goes on from `checkpoint` where that file exists, given the same initial weights. `workers`
+    threads read and augment images. Test images play no part: see `test_accuracy`.
     """
     subject = f"network with initial weights {fingerprint(model)}"
-    trainer = Trainer(model, data, settings, subject=subject, checkpoint=checkpoint)
+    trainer = Trainer(
+        model, data, settings, subject=subject, checkpoint=checkpoint, workers=workers
+    )
     trainer.run(lambda batch: learn(batch.loss(model(batch.inputs))), progress)
     trainer.take_average()
     return Retrained(model, accuracy(model, data, data.validation))

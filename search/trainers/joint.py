@@ -273,7 +273,7 @@ def train_jointly(
 ) -> Architecture:
     """Search from the beginning, or from `checkpoint`, to the end; the architecture it ends with.
 
-    `tunas_settings` are the paper's.
+    `tunas_settings` are the paper's. The joint step's `workers` make the images of both parts.
     """
     train_supernet(
         joint.supernet,
@@ -282,6 +282,7 @@ def train_jointly(
         learn=joint,
         checkpoint=checkpoint,
         progress=progress,
+        workers=joint.workers,
     )
     return joint.best()
 

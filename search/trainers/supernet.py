@@ -28,12 +28,14 @@ def train_supernet(
     options: Mapping[str, Any] | None = None,
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    workers: int = 1,
 ) -> None:
     """Train the shared weights, by default one uniformly drawn architecture a step (SPOS).
 
     Goes on from `checkpoint` where that file exists; a finished one is taken as it is. One of
-    another `learn`, or of other `options`, which say how that was made, is refused. Raises
-    `UsageError` for a relaxed supernet without a way to learn.
+    another `learn`, or of other `options`, which say how that was made, is refused. `workers`
+    threads read and augment images, which changes nothing in them. Raises `UsageError` for a
+    relaxed supernet without a way to learn.
     """
     if learn is None:
         if isinstance(supernet, RelaxedSupernet):
@@ -46,5 +48,7 @@ def train_supernet(
     subject = (
         f"supernet of {supernet.space.name} with initial weights {fingerprint(supernet)}, by {way}"
     )
-    trainer = Trainer(supernet, data, settings, subject=subject, checkpoint=checkpoint)
+    trainer = Trainer(
+        supernet, data, settings, subject=subject, checkpoint=checkpoint, workers=workers
+    )
     trainer.run(learn, progress)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from latkit.devices.errors import UsageError
-from latkit.search.data import load_data
+from latkit.search.data import at_resolution, load_data
 from latkit.search.export import export
 from latkit.search.recalibration import calibration_batches, recalibrate
 from latkit.search.relaxed import RelaxedSupernet
@@ -148,3 +148,10 @@ def test_an_architecture_of_the_supernet_is_exported(tmp_path):
     recalibrate(model, calibration_batches(data, 2, 64, 0))
     exported = export(model, data, tmp_path)
     assert exported.onnx.exists() and exported.tflite.exists()
+
+
+def test_images_are_brought_to_the_resolution_that_the_space_reads():
+    supernet = RelaxedSupernet(SMALL).double().eval()
+    larger = torch.randn(2, 3, 12, 10, dtype=torch.float64)
+    weights = {name: [1.0] * count for name, count in supernet.counts.items()}
+    assert torch.equal(supernet(larger, weights), supernet(at_resolution(larger, (8, 8)), weights))

@@ -16,6 +16,7 @@ from latkit.devices.errors import DamagedFileError, LatkitError, UsageError
 from latkit.search.checkpoint import read_tensors, write_tensors
 from latkit.search.data import load_data
 from latkit.search.loading import BatchLoader
+from latkit.search.retraining import fresh_model, retrain
 from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
@@ -255,3 +256,23 @@ def test_random_parts_are_trained_on_where_asked(data):
     )
     prints = [fingerprint(trained(data, settings=one)) for one in (plain, cropped, again)]
     assert prints[0] != prints[1] == prints[2]
+
+
+@pytest.mark.parametrize("train", ["supernet", "network"])
+def test_as_many_threads_as_asked_make_batches(data, monkeypatch, train):
+    together, batch = threading.Barrier(3), BatchLoader.batch
+
+    def awaited(self, step):
+        if step < 3:
+            together.wait(timeout=20)
+        return batch(self, step)
+
+    monkeypatch.setattr(BatchLoader, "batch", awaited)
+    settings = TrainingSettings(epochs=1, batch_size=256)
+    supernet = Supernet(SPACE)
+    if train == "supernet":
+        train_supernet(supernet, data, settings, workers=3)
+    else:
+        network = SPACE.network(SPACE.architecture([0] * len(SPACE.choices)))
+        retrain(fresh_model(network), data, settings, workers=3)
+    assert not together.broken
