@@ -32,10 +32,10 @@ def train_supernet(
 ) -> None:
     """Train the shared weights, by default one uniformly drawn architecture a step (SPOS).
 
-    Goes on from `checkpoint` where that file exists; a finished one is taken as it is. One of
-    another `learn`, or of other `options`, which say how that was made, is refused. `workers`
-    threads read and augment images, which changes nothing in them. Raises `UsageError` for a
-    relaxed supernet without a way to learn.
+    Where the settings ask for an average, it ends with that. Goes on from `checkpoint` where that
+    file exists; a finished one is taken as it is. One of another `learn`, or of other `options`,
+    which say how that was made, is refused. `workers` threads read and augment images, which
+    changes nothing in them. Raises `UsageError` for a relaxed supernet without a way to learn.
     """
     if learn is None:
         if isinstance(supernet, RelaxedSupernet):
@@ -52,3 +52,4 @@ def train_supernet(
         supernet, data, settings, subject=subject, checkpoint=checkpoint, workers=workers
     )
     trainer.run(learn, progress)
+    trainer.take_average()

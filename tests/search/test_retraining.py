@@ -19,10 +19,15 @@ from latkit.search.extraction import extract
 from latkit.search.learning import learn
 from latkit.search.log import SearchLog
 from latkit.search.loop import run_strategy
-from latkit.search.recalibration import SupernetEvaluator, accuracy
+from latkit.search.recalibration import (
+    SupernetEvaluator,
+    accuracy,
+    calibration_batches,
+    recalibrate,
+)
 from latkit.search.retraining import fresh_model, retrain
 from latkit.search.retraining import test_accuracy as accuracy_on_test_images
-from latkit.search.settings import TrainingSettings
+from latkit.search.settings import RETRAINING_SETTINGS, TrainingSettings
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.supernet import Supernet
@@ -164,7 +169,7 @@ def test_only_the_final_number_reads_test_images(tmp_path):
         accuracy_on_test_images(retrained.model, data)
 
 
-def test_a_network_ends_with_the_average_of_its_weights(data):
+def test_a_network_ends_with_the_average_of_its_weights_and_statistics(tmp_path, data):
     settings = TrainingSettings(epochs=1, batch_size=64, average_decay=0.9)
     network = SPACE.network(SPACE.sample(np.random.default_rng(1)))
     followed = fresh_model(network)
@@ -182,8 +187,34 @@ def test_a_network_ends_with_the_average_of_its_weights(data):
             name: average[name] * decay + value * (1 - decay) for name, value in state.items()
         }
     model = fresh_model(network)
-    retrain(model, data, settings)
+    retrained = retrain(model, data, settings)
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, average[name], rtol=1e-4, atol=1e-6)
+        else:
+            assert value.equal(states[-1][name]), "how many batches were seen has no average"
+    assert retrained.validation_accuracy == accuracy(model, data, data.validation)
+    assert max(export(model, data, tmp_path).differences.values()) < 1e-4
     assert not torch.equal(next(model.parameters()), next(followed.parameters()))
+
+
+def test_statistics_of_an_averaged_network_fit_its_weights(data):
+    """They are the average too, and near what training images give those weights."""
+    settings = replace(SETTINGS, average_decay=0.9)
+    model = retrain(fresh_model(SPACE.network(ARCHITECTURE)), data, settings).model
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    averaged = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    weights = fingerprint(model)
+    recalibrate(model, calibration_batches(data, 8, 64, seed=0))
+    assert fingerprint(model) == weights
+    for norm, (mean, variance) in zip(norms, averaged, strict=True):
+        deviation = norm.running_var.sqrt()
+        assert ((norm.running_mean - mean).abs() / deviation).mean() < 0.05
+        assert (variance.sqrt() / deviation - 1).abs().mean() < 0.05
+        assert norm.momentum == 0.1 and norm.num_batches_tracked == 8
+
+
+def test_a_winner_is_trained_by_the_usual_recipe():
+    recipe = RETRAINING_SETTINGS
+    assert (recipe.schedule, recipe.label_smoothing) == ("cosine", 0.1)
+    assert recipe.average_decay == 0.999

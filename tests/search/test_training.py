@@ -276,3 +276,17 @@ def test_as_many_threads_as_asked_make_batches(data, monkeypatch, train):
         network = SPACE.network(SPACE.architecture([0] * len(SPACE.choices)))
         retrain(fresh_model(network), data, settings, workers=3)
     assert not together.broken
+
+
+def test_a_supernet_ends_with_the_average_of_its_weights_however_often_it_is_asked(tmp_path, data):
+    settings = TrainingSettings(epochs=1, batch_size=256, average_decay=0.9)
+    checkpoint = tmp_path / "supernet.checkpoint"
+    averaged, again = Supernet(SPACE), Supernet(SPACE)
+    followed = Supernet(SPACE)
+    trainer = Trainer(followed, data, settings, subject="run")
+    trainer.run(SinglePath(followed))
+    for supernet in (averaged, again):
+        train_supernet(supernet, data, settings, checkpoint=checkpoint)
+    assert fingerprint(averaged) == fingerprint(again) != fingerprint(followed)
+    trainer.take_average()
+    assert fingerprint(averaged) == fingerprint(followed)
