@@ -63,6 +63,18 @@ def scale(
     return search.state(search.run())
 
 
+def is_scalable(space: SearchSpace) -> bool:
+    """Whether the space has layers whose middle channels can be scaled at all."""
+    if not space.layer_stages:
+        return False  # candidates need not be listed, of which there may be too many
+    return any(
+        isinstance(block, MBConv)
+        for piece, blocks in zip(space.pieces, space.candidates(), strict=True)
+        if piece.stage is not None
+        for block in blocks
+    )
+
+
 def architecture_latency(
     space: SearchSpace, block_cost_ms: Callable[[Block], float], constant: float = 0.0
 ) -> Callable[[Architecture], float]:

@@ -16,7 +16,7 @@ from ..latency.profile import Request, profile
 from ..latency.store import Store
 from ..latency.subject import subject_id
 from ..latency.table import LatencyTable
-from .elasticity import architecture_latency, scale
+from .elasticity import architecture_latency, is_scalable, scale
 from .space import Architecture, SearchSpace
 
 TOLERANCE = 0.02
@@ -74,8 +74,15 @@ def land(
     table only interpolates, which it then holds. Where a network misses the target by more than
     `TOLERANCE` its scaling is repeated with the table corrected by what was measured, at most
     `CORRECTIONS` times; the state closest to the target is returned. Also returns the table with
-    the added blocks.
+    the added blocks. In a space without layers to scale, architectures are measured as they are.
     """
+    if not is_scalable(space):
+        table, measured = _measure(architectures, space, table, device, store, protocol, progress)
+        landings = {
+            name: Landing(architecture, 1.0, 0, measured[name])
+            for name, architecture in architectures.items()
+        }
+        return landings, table
     factors = dict.fromkeys(architectures, 1.0)
     best: dict[str, Landing] = {}
     pending = dict(architectures)

@@ -26,21 +26,23 @@ from ..latency.store import Store
 from ..latency.subject import ModelFile, subject_id
 from ..latency.table import LatencyTable
 from .data import Dataset
-from .evolution import Evolution
+from .elasticity import is_scalable
 from .export import Exported, export
 from .landing import Landing, land
 from .log import LogEntry, SearchLog
 from .loop import run_strategy
 from .random_search import RandomSearch
 from .recalibration import SupernetEvaluator, calibration_batches, recalibrate
+from .recipes.learning import single_path
+from .recipes.strategies import evolution
+from .recipes.task import Task
 from .reinforce import Reinforce
 from .result import Finalist, SearchResult
 from .retraining import Retrained, retrain, test_accuracy
 from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS, TrainingSettings
 from .space import Architecture, SearchSpace
 from .strategy import Strategy
-from .supernet import Supernet
-from .trainers.supernet import train_supernet
+from .trainers.supernet import SharedWeights
 from .training import Progress as TrainingProgress
 from .training import set_threads
 
@@ -48,7 +50,8 @@ StrategyName = Literal["evolution", "reinforce"]
 
 HEADROOM = (1.03, 1.15)
 """The winner is chosen among architectures whose predicted latency is this many times the target:
-scaling widths only shrinks them, so the choice has to be made from above."""
+scaling widths only shrinks them, so the choice has to be made from above. In a space without widths
+to scale it is made at the target or below."""
 
 REINFORCE_RATE = 0.1
 """Learning rate of the policy: a search here has about a hundred steps, the paper's a hundred
@@ -76,11 +79,6 @@ class SearchSettings:
     def evaluations(self) -> int:
         """Supernet evaluations of each of the two searches."""
         return self.population * self.rounds
-
-    @property
-    def limit_ms(self) -> float:
-        """Largest predicted latency that the strategies may ask for."""
-        return self.target_ms * HEADROOM[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +121,41 @@ class Search:
     workers: int = 1
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def range_ms(self) -> tuple[float, float]:
+        """Predicted latencies among which the winner is chosen; strategies ask for none above."""
+        target_ms = self.settings.target_ms
+        if not is_scalable(self.space):
+            return 0.0, target_ms
+        return target_ms * HEADROOM[0], target_ms * HEADROOM[1]
+
+    def _task(self) -> Task:
+        """What the supernet is trained for, and strategies search under."""
+        settings = self.settings
+        return Task(
+            self.space,
+            self.data,
+            settings.supernet,
+            self.table.block_cost_ms,
+            self.range_ms[1],
+            self.table.calibration.constant_ms,
+            settings.seed,
+            self.folder / "supernet.checkpoint",
+            progress=self._training_progress("training the supernet"),
+            workers=self.workers,
+        )
+
     def run(self) -> SearchResult:
         """Train the supernet, search, scale, retrain, export and measure; write the result.
 
         Raises `UnreachableTargetError` at once where no architecture is fast enough.
         """
-        cost = cost_model(self.space, self.table.block_cost_ms, self.table.calibration.constant_ms)
-        cost.require_reachable(self.settings.target_ms)
+        task = self._task()
+        task.cost.require_reachable(self.settings.target_ms)
         set_threads(self.settings.threads)
         with self._timed("supernet training"):
-            supernet = self._trained_supernet()
-        chosen = self._searched(cost, supernet)
+            supernet = single_path(task).weights
+        chosen = self._searched(task, supernet)
         with self._timed("landing on the target"):
             landings, table = land(
                 {name: item.architecture for name, item in chosen.items()},
@@ -161,7 +183,7 @@ class Search:
             self.data.classes,
             self.data.name,
             self.settings.target_ms,
-            self.settings.limit_ms,
+            self.range_ms[1],
             self.settings.seed,
             self.table.setup,
             str(self.table_file),
@@ -173,24 +195,13 @@ class Search:
         result.save(self.folder / "result.json")
         return result
 
-    def _trained_supernet(self) -> Supernet:
-        supernet = Supernet(self.space, self.settings.seed)
-        train_supernet(
-            supernet,
-            self.data,
-            self.settings.supernet,
-            checkpoint=self.folder / "supernet.checkpoint",
-            progress=self._training_progress("training the supernet"),
-            workers=self.workers,
-        )
-        return supernet
-
-    def _searched(self, cost: CostModel, supernet: Supernet) -> dict[str, Chosen]:
+    def _searched(self, task: Task, supernet: SharedWeights) -> dict[str, Chosen]:
         """Run the strategy, then random search with as many evaluations."""
+        cost = task.cost
         evaluator = SupernetEvaluator(supernet, self.data, seed=self.settings.seed)
         log = SearchLog(self.folder / "search.jsonl", self._log_settings())
         chosen = {}
-        for strategy in self._strategies(cost):
+        for strategy in self._strategies(task):
             advance = self._counting_progress(f"{strategy.name} search")
             with self._timed(f"{strategy.name} search"):
                 count = run_strategy(strategy, cost, evaluator.accuracy, log, advance)
@@ -204,30 +215,23 @@ class Search:
             chosen[strategy.name] = Chosen(architecture, predicted_ms, accuracy, count)
         return chosen
 
-    def _strategies(self, cost: CostModel) -> tuple[Strategy, Strategy]:
+    def _strategies(self, task: Task) -> tuple[Strategy, Strategy]:
         settings = self.settings
         search: Strategy
         if settings.strategy == "evolution":
-            search = Evolution(
-                self.space,
-                cost,
-                settings.limit_ms,
-                population=settings.population,
-                rounds=settings.rounds,
-                seed=settings.seed,
-            )
+            search = evolution(task, population=settings.population, rounds=settings.rounds)
         else:
             search = Reinforce(
                 self.space,
-                settings.target_ms * sum(HEADROOM) / 2,
+                sum(self.range_ms) / 2 if is_scalable(self.space) else settings.target_ms,
                 steps=settings.evaluations,
                 learning_rate=REINFORCE_RATE,
                 seed=settings.seed,
             )
         random = RandomSearch(
             self.space,
-            cost,
-            settings.limit_ms,
+            task.cost,
+            task.target_ms,
             budget=settings.evaluations,
             seed=settings.seed + 1,  # not the first population of the evolution again
         )
@@ -236,13 +240,13 @@ class Search:
     def _choose(
         self, strategy: Strategy, cost: CostModel, entries: Sequence[LogEntry]
     ) -> Architecture:
-        """The strategy's architecture to scale down to the target.
+        """The strategy's architecture to scale down to the target, or to take as it is.
 
-        Slow enough to be scaled down to it, and not above the limit: there, REINFORCE's is its
-        policy's mode, the others' the most accurate one evaluated (then the fastest). Where none
-        was evaluated there, the one nearest to it.
+        Within `range_ms`: there, REINFORCE's is its policy's mode, the others' the most accurate
+        one evaluated (then the fastest). Where none was evaluated there, the one nearest to its
+        lower end.
         """
-        least_ms, limit_ms = self.settings.target_ms * HEADROOM[0], self.settings.limit_ms
+        least_ms, limit_ms = self.range_ms
         if isinstance(strategy, Reinforce):
             mode = strategy.best()
             if least_ms <= cost.latency_ms(self.space.encode([mode]))[0] <= limit_ms:
@@ -254,7 +258,7 @@ class Search:
             best = min(entries, key=lambda item: abs(item.predicted_ms - least_ms))
         return Architecture(best.architecture)
 
-    def _trained(self, supernet: Supernet, name: str, landing: Landing) -> Trained:
+    def _trained(self, supernet: SharedWeights, name: str, landing: Landing) -> Trained:
         settings = self.settings
         model = supernet.extract(landing.architecture)
         recalibrate(model, calibration_batches(self.data, 4, 64, settings.seed))

@@ -142,4 +142,5 @@ def _train(
         options=options,
         checkpoint=task.checkpoint,
         progress=task.progress,
+        workers=task.workers,
     )

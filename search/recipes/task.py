@@ -24,7 +24,7 @@ class Task:
     An architecture costs `constant_ms` and what `block_cost_ms` tells of each of its blocks, in
     milliseconds or another unit, `target_ms` being in the same. `seed` draws the initial weights;
     the training's own is in `settings`. It goes on from `checkpoint` where that file exists, and
-    runs on `device`, as torch calls it.
+    runs on `device`, as torch calls it; `workers` threads read and augment images.
     """
 
     space: SearchSpace
@@ -37,6 +37,7 @@ class Task:
     checkpoint: Path | None = None
     device: str = "cpu"
     progress: Callable[[Progress], None] | None = None
+    workers: int = 1
 
     @cached_property
     def cost(self) -> CostModel:

@@ -1,0 +1,28 @@
+"""How recipes choose, once weights are trained: strategies under the task's target.
+
+Options are those of the strategy's class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..coarse_to_fine import CoarseToFine
+from ..evolution import Evolution
+from ..random_search import RandomSearch
+from .task import Task
+
+
+def evolution(task: Task, **options: Any) -> Evolution:
+    """Evolution as in SPOS (Guo et al. 2019)."""
+    return Evolution(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+
+
+def random_search(task: Task, **options: Any) -> RandomSearch:
+    """Random architectures, the best one kept."""
+    return RandomSearch(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+
+
+def coarse_to_fine(task: Task, **options: Any) -> CoarseToFine:
+    """A coarse grid, then what single choices change, as in BigNAS (Yu et al. 2020)."""
+    return CoarseToFine(task.space, task.cost, task.target_ms, **options)
