@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -77,6 +79,19 @@ class ConvNorm(nn.Module):
         return activate(self.op.activation, value)
 
 
+def layer_of(op: WithParameters) -> nn.Module:
+    """The layer of an operation that has parameters."""
+    match op:
+        case Conv():
+            return ConvNorm(op)
+        case Linear():
+            return nn.Linear(op.in_features, op.out_features)
+        case Normalise():
+            return BatchNorm(op.channels)
+        case Quantise():
+            return Quantiser(op.bits)
+
+
 class TorchModel(nn.Module):
     """A block, network or graph as a plain torch module, to train and to export.
 
@@ -85,24 +100,18 @@ class TorchModel(nn.Module):
     is left out.
     """
 
-    def __init__(self, subject: Block | Network | OpGraph) -> None:
+    def __init__(
+        self,
+        subject: Block | Network | OpGraph,
+        make_layer: Callable[[WithParameters], nn.Module] = layer_of,
+    ) -> None:
         super().__init__()
         self.graph = subject_graph(subject)
         self.dropout = 0.0
         self.layers = nn.ModuleDict()
         for node in self.graph.nodes:
-            match node.op:
-                case Conv() as op:
-                    self.layers[_layer_name(node.prefix, op.name)] = ConvNorm(op)
-                case Linear() as op:
-                    layer = nn.Linear(op.in_features, op.out_features)
-                    self.layers[_layer_name(node.prefix, op.name)] = layer
-                case Normalise() as op:
-                    self.layers[_layer_name(node.prefix, op.name)] = BatchNorm(op.channels)
-                case Quantise() as op:
-                    self.layers[_layer_name(node.prefix, op.name)] = Quantiser(op.bits)
-                case _:
-                    pass
+            if isinstance(node.op, WithParameters):
+                self.layers[_layer_name(node.prefix, node.op.name)] = make_layer(node.op)
 
     def forward(self, value: Tensor, *others: Tensor) -> Tensor:
         """(N, *input_shape) -> (N, *output_shape); `others` are the graph's further inputs."""

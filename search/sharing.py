@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from ..devices.errors import UsageError
 from ..latency.ops import INITIAL_CLIP, Conv, Linear, Normalise, Quantise
+from ..latency.torch_model import WithParameters
 from .channels import Channels, extent
 from .initialisation import initialise
 from .sgd import Region
-
-Weighted = Conv | Linear | Normalise | Quantise
-"""Operations that have weights, or a clip value."""
 
 
 class SharedLayer(nn.Module):
@@ -25,7 +23,7 @@ class SharedLayer(nn.Module):
     value: (1, 1, 1).
     """
 
-    def __init__(self, op: Weighted, shape: tuple[int, ...], random: torch.Generator) -> None:
+    def __init__(self, op: WithParameters, shape: tuple[int, ...], random: torch.Generator) -> None:
         super().__init__()
         norm = isinstance(op, Normalise) or (isinstance(op, Conv) and op.batch_norm)
         bias = isinstance(op, Linear) or (isinstance(op, Conv) and op.bias and not norm)
@@ -86,7 +84,7 @@ class LentLayer:
         )
 
 
-def weight_shape(op: Weighted) -> tuple[int, ...]:
+def weight_shape(op: WithParameters) -> tuple[int, ...]:
     """Shape of the weight that an operation has; `UsageError` for one that can't be shared."""
     if isinstance(op, Linear):
         return (op.out_features, op.in_features)

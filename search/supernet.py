@@ -24,13 +24,14 @@ from ..devices.errors import UsageError
 from ..latency.blocks import Block, MBConv
 from ..latency.network import Network, block_graph
 from ..latency.ops import Conv, Flatten, Linear, Quantise
-from ..latency.torch_model import ConvNorm, TorchModel
+from ..latency.torch_model import TorchModel, WithParameters
 from .candidates import candidates
 from .channels import Channels, channel_count, strongest_channels
 from .data import at_resolution
 from .extraction import extract
 from .sgd import Region
-from .sharing import LentLayer, SharedLayer, Weighted, weight_shape
+from .sharing import LentLayer, SharedLayer, weight_shape
+from .skeleton import TrainedSkeletons, skeleton
 from .space import Architecture, SearchSpace
 
 
@@ -59,6 +60,7 @@ class Supernet(nn.Module):
         self.crops_kernels = crops_kernels
         self.active: dict[str, Region] = {}
         self.layers = nn.ModuleDict()
+        self._skeletons = TrainedSkeletons()
         random = torch.Generator().manual_seed(seed)
         for name, (op, shape) in self._largest_layers().items():
             self.layers[name] = SharedLayer(op, shape, random)
@@ -91,18 +93,16 @@ class Supernet(nn.Module):
                 raise UsageError("candidates that are averaged use the batch's statistics alone")
             return self._averaged(images, architecture, averaged, dropout)
         network = self.space.network(architecture)
-        model = _bare_model(network)
+        if statistics is None:
+            model = self._skeletons.skeleton(network, dropout)
+        else:
+            model = skeleton(network).eval()
         images = at_resolution(images, network.input_shape[1:])
         lent = self.lent_layers(architecture, model)
         weights = self.weights(lent)
         for layer in lent:
             self._mark_active(layer)
-        if statistics is None:
-            model.dropout = dropout
-            _use_batch_statistics(model)
-            return _tensor(functional_call(model, weights, (images,)))
-        model.eval()
-        return _tensor(functional_call(model, {**weights, **statistics}, (images,)))
+        return _tensor(functional_call(model, {**weights, **(statistics or {})}, (images,)))
 
     def extract(self, architecture: Architecture) -> TorchModel:
         """The architecture's network with a copy of its share of the weights (`extraction`)."""
@@ -122,7 +122,7 @@ class Supernet(nn.Module):
         lent = []
         for node in model.graph.nodes:
             inputs = outputs = values[node.inputs[0]]
-            if isinstance(node.op, Weighted):
+            if isinstance(node.op, WithParameters):
                 op, piece = node.op, pieces[int(node.prefix.removesuffix("."))]
                 taken: Channels = slice(None)
                 if isinstance(op, Linear):
@@ -173,9 +173,7 @@ class Supernet(nn.Module):
         """What a block at a piece of the space gives; what is left out hands on its input."""
         if block is None:
             return value
-        model = _bare_model(Network.chain([block]))
-        model.dropout = dropout
-        _use_batch_statistics(model)
+        model = self._skeletons.skeleton(Network.chain([block]), dropout)
         lent = self._lent(model, [piece], {})
         for layer in lent:
             self._mark_active(layer)
@@ -232,7 +230,7 @@ class Supernet(nn.Module):
             kept[piece] = strongest_channels(weight[:candidates], after.expanded_channels)
         return kept
 
-    def _shared_name(self, piece: int, op: Weighted) -> str:
+    def _shared_name(self, piece: int, op: WithParameters) -> str:
         """`3_depthwise_5`: the piece of the space, the operation, its kernel size or bits."""
         if isinstance(op, Quantise):
             return f"{piece}_{op.name}_{op.bits}"
@@ -241,7 +239,7 @@ class Supernet(nn.Module):
         kernel = "x".join(map(str, op.kernel)) if isinstance(op.kernel, tuple) else op.kernel
         return f"{piece}_{op.name}_{kernel}"
 
-    def _window(self, shared: str, op: Weighted) -> tuple[slice, ...]:
+    def _window(self, shared: str, op: WithParameters) -> tuple[slice, ...]:
         """Rows and columns that `op` uses of a larger kernel; nothing where it uses all."""
         if not isinstance(op, Conv) or not self.crops_kernels:
             return ()
@@ -254,9 +252,9 @@ class Supernet(nn.Module):
             slice(start, start + used) for start, used in zip(starts, op.kernel_size, strict=True)
         )
 
-    def _largest_layers(self) -> dict[str, tuple[Weighted, tuple[int, ...]]]:
+    def _largest_layers(self) -> dict[str, tuple[WithParameters, tuple[int, ...]]]:
         """Name, operation and largest weight shape of every shared layer."""
-        layers: dict[str, tuple[Weighted, tuple[int, ...]]] = {}
+        layers: dict[str, tuple[WithParameters, tuple[int, ...]]] = {}
         for piece, op in _possible_operations(self.space):
             shape = weight_shape(op)
             name = self._shared_name(piece, op)
@@ -277,28 +275,13 @@ class Supernet(nn.Module):
         return {name for name, always in ends.items() if always}
 
 
-def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, Weighted]]:
+def _possible_operations(space: SearchSpace) -> Iterator[tuple[int, WithParameters]]:
     """The operations with weights of every block that each piece of the space can give."""
     for piece, blocks in enumerate(space.candidates()):
         for block in blocks:
             for node in block_graph(block).nodes:
-                if isinstance(node.op, Weighted):
+                if isinstance(node.op, WithParameters):
                     yield piece, node.op
-
-
-def _bare_model(network: Network) -> TorchModel:
-    """The network's module without memory for weights."""
-    with torch.device("meta"):
-        return TorchModel(network)
-
-
-def _use_batch_statistics(model: TorchModel) -> None:
-    model.train()
-    for layer in model.layers.values():
-        norm = layer.norm if isinstance(layer, ConvNorm) else layer
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.track_running_stats = False
-            norm.running_mean = norm.running_var = None
 
 
 def _tensor(value: object) -> Tensor:

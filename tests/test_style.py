@@ -53,6 +53,7 @@ TORCH_MODULES = {
     "search/rmsprop.py",
     "search/sgd.py",
     "search/sharing.py",
+    "search/skeleton.py",
     "search/supernet.py",
     "search/trainers/bi_sampling.py",
     "search/trainers/bilevel.py",
