@@ -113,6 +113,11 @@ class Joint:
                 )
         if per_step < 1 or scoring_batches < 1:
             raise UsageError("a step takes at least one architecture, and one batch to score it")
+        if len(data.validation) < 2 * per_step:
+            raise UsageError(
+                f"{len(data.validation)} validation images are too few to score {per_step} "
+                "architectures a step: each needs two of them at least"
+            )
         self.supernet = supernet
         self.data = data
         self.cost = cost

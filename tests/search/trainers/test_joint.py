@@ -287,6 +287,8 @@ def test_architectures_of_a_step_share_its_images(data):
             torch.testing.assert_close(gradients[name], weight.grad)
     with pytest.raises(UsageError, match="too few"):
         joint(batch_of(data, size=3))
+    with pytest.raises(UsageError, match="2 validation images are too few"):
+        joint_of(replace(data, validation=data.validation.only(torch.arange(2))), per_step=2)
 
 
 def test_policy_moves_toward_what_pays(data):
