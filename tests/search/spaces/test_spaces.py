@@ -124,6 +124,8 @@ def test_costs_of_pieces_sum_to_the_networks(name):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("name", sorted(SMALL.keys() - ASSEMBLED))
 def test_extracted_network_equals_the_supernet(name, dtype, tolerance):
+    if name == "resnet_bits" and dtype == torch.float32:
+        pytest.skip("the last bit of a sum may decide which way a value is rounded to few bits")
     space = SMALL[name]
     supernet = Supernet(space).to(dtype)
     random = np.random.default_rng(2)
