@@ -4,6 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from latkit.latency.cost import lay_out
+from latkit.latency.counts import block_counts
 from latkit.search.data import halves, load_data
 from latkit.search.loading import BatchLoader
 from latkit.search.relaxed import RelaxedSupernet
@@ -12,11 +14,14 @@ from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.supernet import Supernet
+from latkit.search.trainers.bi_sampling import BiSampling
 from latkit.search.trainers.bilevel import Bilevel
+from latkit.search.trainers.joint import Joint
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.sandwich import Sandwich
 from latkit.search.trainers.single_path import SinglePath
 from latkit.search.training import Trainer, set_threads
+from staged_cases import small_space
 
 STAGES = (mobile_stage((8, 16), 2, 1),)
 SPACE = MobileSpace(10, stages=STAGES, resolution=8, stem_channels=8, hidden_channels=24)
@@ -25,6 +30,10 @@ SETTINGS = TrainingSettings(
     epochs=1, batch_size=48, accumulation=2, precision="bfloat16", gradient_clip=5, flip=True
 )
 STEPS = 5
+
+
+def flops(block):
+    return float(block_counts(block).flops)
 
 
 class Rules:
@@ -48,8 +57,26 @@ class Rules:
     @staticmethod
     def bilevel(data, second_order=False):
         supernet = RelaxedSupernet(CELLS)
-        held_out = BatchLoader(data, 1, 32, 0, 0, flip=False, label_smoothing=0)
-        return supernet, Bilevel(supernet, held_out, second_order=second_order, learning_rate=0.01)
+        rule = Bilevel(supernet, loader(data), second_order=second_order, learning_rate=0.01)
+        return supernet, rule
+
+    @staticmethod
+    def bi_sampling(data):
+        space = small_space()
+        supernet = RelaxedSupernet(space)
+        target, _ = lay_out(space, flops).maximum()
+        return supernet, BiSampling(supernet, loader(data), flops, target / 2, warm_epochs=0)
+
+    @staticmethod
+    def joint(data):
+        supernet = Supernet(SPACE)
+        cost = lay_out(SPACE, flops)
+        target, _ = cost.maximum()
+        return supernet, Joint(supernet, data, cost, target / 2, learning_rate=0.1, per_step=2)
+
+
+def loader(data):
+    return BatchLoader(data, 1, 32, 0, 0, flip=False, label_smoothing=0)
 
 
 RULES = {
@@ -58,6 +85,8 @@ RULES = {
     "path dropout": Rules.path_dropout,
     "bilevel": Rules.bilevel,
     "bilevel of second order": partial(Rules.bilevel, second_order=True),
+    "bi-sampling": Rules.bi_sampling,
+    "joint": Rules.joint,
 }
 
 
@@ -85,8 +114,12 @@ def trained(make, data, checkpoint, *, workers=1, cut=0):
         return trained(make, data, checkpoint, workers=workers)
     trainer.run(rule)
     found = dict(supernet.state_dict())
-    if isinstance(rule, Bilevel):
+    if isinstance(rule, Bilevel | BiSampling):
         found |= {f"alpha {name}": alpha.detach() for name, alpha in rule.alphas.items()}
+    if isinstance(rule, Joint):
+        logits = enumerate(rule.policy.logits)
+        found |= {f"logits {choice}": torch.from_numpy(vector) for choice, vector in logits}
+        assert any(vector.any() for vector in rule.policy.logits)
     return found
 
 
