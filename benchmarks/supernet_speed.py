@@ -24,7 +24,6 @@ import torch
 from latkit.devices.console import exit_with_code
 from latkit.latency.torch_model import TorchModel
 from latkit.search import spaces
-from latkit.search.extraction import extract
 from latkit.search.sgd import SGD
 from latkit.search.space import Architecture, SearchSpace
 from latkit.search.spaces import PAPER, SMALL_IMAGES
@@ -104,7 +103,7 @@ def measure(
     labels = torch.arange(arguments.batch_size, device=arguments.device) % CLASSES
     wide = Architecture(_widest(supernet.space, architecture.choices))
     steps = {
-        "plain": _step(extract(supernet, architecture).train(), images, labels),
+        "plain": _step(supernet.extract(architecture).train(), images, labels),
         "slice": _supernet_step(supernet, architecture, images, labels),
         "mask": _step(_masked(supernet, architecture, wide), images, labels),
     }
@@ -184,7 +183,7 @@ class _Mask(nn.Module):
 
 def _masked(supernet: Supernet, architecture: Architecture, wide: Architecture) -> nn.Module:
     """The network at the largest widths whose weights are masked to those of the architecture."""
-    model = extract(supernet, wide).train()
+    model = supernet.extract(wide).train()
     narrow = dict(TorchModel(supernet.space.network(architecture)).named_modules())
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and name in narrow:

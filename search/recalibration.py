@@ -83,7 +83,7 @@ def calibration_batches(data: Dataset, batches: int, batch_size: int, seed: int)
     return list(prefetched(lambda numbers: data.inputs(data.train.read(numbers)), chosen))
 
 
-class SharedWeights(Protocol):
+class Extractable(Protocol):
     """What holds the weights of all architectures of a space, each its own or shared."""
 
     def extract(self, architecture: Architecture) -> TorchModel:
@@ -100,7 +100,7 @@ class SupernetEvaluator:
 
     def __init__(
         self,
-        supernet: SharedWeights,
+        supernet: Extractable,
         data: Dataset,
         *,
         batches: int = 4,

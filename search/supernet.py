@@ -28,7 +28,6 @@ from ..latency.torch_model import TorchModel, WithParameters
 from .candidates import candidates
 from .channels import Channels, channel_count, strongest_channels
 from .data import at_resolution
-from .extraction import extract
 from .sgd import Region
 from .sharing import LentLayer, SharedLayer, weight_shape
 from .skeleton import TrainedSkeletons, skeleton
@@ -104,9 +103,21 @@ class Supernet(nn.Module):
             self._mark_active(layer)
         return _tensor(functional_call(model, {**weights, **(statistics or {})}, (images,)))
 
+    @torch.no_grad()
     def extract(self, architecture: Architecture) -> TorchModel:
-        """The architecture's network with a copy of its share of the weights (`extraction`)."""
-        return extract(self, architecture)
+        """The architecture's network with a copy of its share of the weights.
+
+        Where the architecture has scaled middle channels, those whose depthwise kernels have the
+        largest L1 norm are copied, in every layer that they pass (TF-NAS). Its batch norms have no
+        statistics yet: `recalibration.recalibrate` gives them.
+        """
+        model = TorchModel(self.space.network(architecture))
+        weights = self.weights(self.lent_layers(architecture, model))
+        like = next(iter(weights.values()))
+        model.to(like.device, like.dtype)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+        return model
 
     def lent_layers(self, architecture: Architecture, model: TorchModel) -> list[LentLayer]:
         """What each layer of the architecture's network uses of the shared layers."""

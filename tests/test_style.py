@@ -32,7 +32,6 @@ TORCH_MODULES = {
     "search/data.py",
     "search/distributed.py",
     "search/export.py",
-    "search/extraction.py",
     "search/initialisation.py",
     "search/learning.py",
     "search/loading.py",

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from latkit.search.data import load_data
-from latkit.search.extraction import extract
 from latkit.search.loading import BatchLoader
 from latkit.search.recalibration import SupernetEvaluator, accuracy, recalibrate
 from latkit.search.relaxed import RelaxedSupernet
@@ -92,7 +91,7 @@ def test_a_step_stays_on_the_device_of_the_model(data, rule):
 @pytest.mark.usefixtures("shapes_alone")
 def test_scaled_architectures_and_statistics_stay_on_the_device(data):
     supernet = Supernet(SPACE).to("meta")
-    model = extract(supernet, SPACE.sample(np.random.default_rng(0)))
+    model = supernet.extract(SPACE.sample(np.random.default_rng(0)))
     recalibrate(model, [data.inputs(data.train.read(range(8)))])
     assert {value.device.type for value in model.state_dict().values()} == {"meta"}
 

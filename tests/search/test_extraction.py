@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from latkit.devices.errors import LatkitError
 from latkit.latency.blocks import MBConv
 from latkit.search.data import load_data
-from latkit.search.extraction import extract
 from latkit.search.recalibration import (
     SupernetEvaluator,
     accuracy,
@@ -64,7 +63,7 @@ def test_extracted_network_equals_the_supernet(seed, share, dtype):
     if share is not None:
         architecture = scaled(architecture, share)
     images = torch.randn(5, 3, 16, 16, dtype=dtype)
-    model = extract(supernet, architecture)
+    model = supernet.extract(architecture)
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     with torch.no_grad():
         in_training = supernet(images, architecture)
@@ -79,7 +78,7 @@ def test_extracted_network_equals_the_supernet(seed, share, dtype):
 def test_extracted_weights_are_a_copy():
     supernet = Supernet(SPACE)
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
-    model = extract(supernet, SPACE.sample(np.random.default_rng(0)))
+    model = supernet.extract(SPACE.sample(np.random.default_rng(0)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -89,7 +88,7 @@ def test_extracted_weights_are_a_copy():
 def test_scaling_keeps_the_strongest_depthwise_kernels_in_every_layer_they_pass():
     supernet = Supernet(SPACE)
     architecture = SPACE.architecture([1, 1, 4, 0, 2, 4, 4])
-    model = extract(supernet, scaled(architecture, 0.5))
+    model = supernet.extract(scaled(architecture, 0.5))
     shared = supernet.layers["1_depthwise_3"].weight.detach()
     norms = shared[:48].abs().sum((1, 2, 3)).tolist()
     kept = sorted(sorted(range(48), key=lambda channel: -norms[channel])[:24])
@@ -103,7 +102,7 @@ def test_scaling_keeps_the_strongest_depthwise_kernels_in_every_layer_they_pass(
 
 
 def test_recalibrated_statistics_are_those_of_the_training_images(data):
-    model = extract(Supernet(SPACE), SPACE.sample(np.random.default_rng(1)))
+    model = Supernet(SPACE).extract(SPACE.sample(np.random.default_rng(1)))
     batches = calibration_batches(data, 4, 32, seed=0)
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -150,7 +149,7 @@ def test_statistics_come_from_training_images_alone(data):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_recalibration_changes_statistics_alone(data, fails):
-    model = extract(Supernet(SPACE), SPACE.sample(np.random.default_rng(1)))
+    model = Supernet(SPACE).extract(SPACE.sample(np.random.default_rng(1)))
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momenta = [(0.1, 0.03, None)[index % 3] for index in range(len(norms))]
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -223,7 +222,7 @@ def test_accuracy_counts_right_answers_and_refuses_what_is_no_number(data):
     count = len(data.validation)
     batches = -(-count // 64)
     assert accuracy(oracle, data, data.validation) == pytest.approx(1 - 3 * batches / count)
-    broken = extract(Supernet(SPACE), SPACE.sample(np.random.default_rng(0)))
+    broken = Supernet(SPACE).extract(SPACE.sample(np.random.default_rng(0)))
     with torch.no_grad():
         next(broken.parameters()).fill_(torch.nan)
     with pytest.raises(LatkitError, match="diverged"):

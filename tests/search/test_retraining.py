@@ -15,7 +15,6 @@ from latkit.latency.onnx_model import build_onnx
 from latkit.search.data import load_data
 from latkit.search.evolution import Evolution
 from latkit.search.export import export
-from latkit.search.extraction import extract
 from latkit.search.learning import learn
 from latkit.search.log import SearchLog
 from latkit.search.loop import run_strategy
@@ -132,7 +131,7 @@ def test_exported_files_give_the_accuracy_of_the_trained_network(tmp_path, data,
 
 
 def test_network_whose_files_disagree_is_not_written(tmp_path, data):
-    model = extract(Supernet(SPACE), ARCHITECTURE)
+    model = Supernet(SPACE).extract(ARCHITECTURE)
     model.eval()
     with torch.no_grad():
         model.layers["0_conv"].conv.weight.fill_(torch.nan)

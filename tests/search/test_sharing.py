@@ -5,7 +5,6 @@ import torch
 from latkit.devices.errors import UsageError
 from latkit.latency.ops import Conv, Linear
 from latkit.latency.torch_model import TorchModel, activate
-from latkit.search.extraction import extract
 from latkit.search.spaces.heads import mobilenet_v3_head
 from latkit.search.spaces.layers import Properties
 from latkit.search.spaces.staged import Stage, StagedSpace, Stem
@@ -192,10 +191,10 @@ def test_averaged_layer_is_the_mean_of_its_candidates_run_apart(names, candidate
     architecture = architecture_of({"stage1.layer2.kernel": 5})
     outputs = []
     for chosen in candidates:
-        model = extract(supernet, architecture_of({"stage1.layer2.kernel": 5, **chosen})).train()
+        model = supernet.extract(architecture_of({"stage1.layer2.kernel": 5, **chosen})).train()
         before = blocks_of(model, images, 0, 4)
         outputs.append(before if chosen == SKIPPED else blocks_of(model, before, 4, 5))
-    whole = extract(supernet, architecture).train()
+    whole = supernet.extract(architecture).train()
     with torch.no_grad():
         expected = blocks_of(whole, torch.stack(outputs).mean(0), 5, 6)
         found = supernet(images, architecture, averaged=[SPACE.position(name) for name in names])

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
 from latkit.latency.blocks import ConvBlock, Head, MBConv
-from latkit.search.extraction import extract
 from latkit.search.sgd import SGD
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
@@ -192,7 +191,7 @@ def test_cropped_kernels_are_the_middle_of_the_largest():
     # Kernel 3 and kernel 5 in the first layer, elsewhere the same.
     small = SPACE.architecture([0, 0, 4, 0, 0, 4, 4])
     large = SPACE.architecture([0, 2, 4, 0, 0, 4, 4])
-    models = [extract(supernet, architecture) for architecture in (small, large)]
+    models = [supernet.extract(architecture) for architecture in (small, large)]
     three, five = (model.layers["1_depthwise"].conv.weight for model in models)
     assert three.shape[2:] == (3, 3)
     assert five.shape[2:] == (5, 5)

@@ -15,7 +15,6 @@ from latkit.latency.torch_model import TorchModel
 from latkit.search import export as export_module
 from latkit.search.data import load_data
 from latkit.search.evolution import Evolution
-from latkit.search.extraction import extract
 from latkit.search.learning import learn
 from latkit.search.loading import BatchLoader
 from latkit.search.recalibration import SupernetEvaluator
@@ -105,7 +104,7 @@ def test_bits_share_weights_and_each_activation_width_has_its_clip_value():
     names = {name for name in supernet.layers if name.startswith("1_")}
     clips = {"1_read_2", "1_read_4", "1_middle_2", "1_middle_4"}
     assert names == clips | {"1_first_3", "1_second_3"}
-    coarse, fine = (extract(supernet, all_of(SPACE, bits)) for bits in ("w1 a4", "w4 a4"))
+    coarse, fine = (supernet.extract(all_of(SPACE, bits)) for bits in ("w1 a4", "w4 a4"))
     one, other = (model.layers["1_first"].conv for model in (coarse, fine))
     assert one.weight.equal(other.weight) and one.weight.equal(supernet.layers["1_first_3"].weight)
     assert len(one.used_weight().unique()) == 2

@@ -12,7 +12,6 @@ from latkit.latency.ops import Multiply, multiply_adds
 from latkit.latency.pricing import cost_model
 from latkit.latency.torch_model import TorchModel
 from latkit.search import spaces
-from latkit.search.extraction import extract
 from latkit.search.recalibration import recalibrate
 from latkit.search.spaces import SMALL_IMAGES
 from latkit.search.spaces.darts import DartsSpace
@@ -133,7 +132,7 @@ def test_extracted_network_equals_the_supernet(name, dtype, tolerance):
         architecture = space.sample(random)
         _, *size = space.network(architecture).input_shape
         images = torch.randn(4, 3, *size, dtype=dtype)
-        model = extract(supernet, architecture)
+        model = supernet.extract(architecture)
         with torch.no_grad():
             in_training = supernet(images, architecture)
             assert torch.allclose(model.train()(images), in_training, tolerance, tolerance)
