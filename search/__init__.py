@@ -4,14 +4,14 @@ What trains (`supernet`, `training`, `pipeline`) imports torch, and is imported 
 """
 
 from .choices import Choice
-from .coarse_to_fine import CoarseToFine
 from .elasticity import scale
-from .evolution import Evolution
-from .random_search import RandomSearch
-from .reinforce import Reinforce
 from .space import Architecture, Piece, SearchSpace
 from .spaces.mobile import MobileSpace, mobile_space
-from .strategy import Strategy
+from .strategies.coarse_to_fine import CoarseToFine
+from .strategies.evolution import Evolution
+from .strategies.random_search import RandomSearch
+from .strategies.reinforce import Reinforce
+from .strategies.strategy import Strategy
 
 __all__ = [
     "Architecture",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..latency.cost import CostModel
 from .log import LogEntry, SearchLog
 from .space import Architecture
-from .strategy import Strategy
+from .strategies.strategy import Strategy
 
 ASKED_AT_ONCE = 16
 

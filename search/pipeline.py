@@ -31,17 +31,17 @@ from .export import Exported, export
 from .landing import Landing, land
 from .log import LogEntry, SearchLog
 from .loop import run_strategy
-from .random_search import RandomSearch
 from .recalibration import SupernetEvaluator, calibration_batches, recalibrate
 from .recipes.learning import single_path
 from .recipes.strategies import evolution
 from .recipes.task import Task
-from .reinforce import Reinforce
 from .result import Finalist, SearchResult
 from .retraining import Retrained, retrain, test_accuracy
 from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS, TrainingSettings
 from .space import Architecture, SearchSpace
-from .strategy import Strategy
+from .strategies.random_search import RandomSearch
+from .strategies.reinforce import Reinforce
+from .strategies.strategy import Strategy
 from .trainers.supernet import SharedWeights
 from .training import Progress as TrainingProgress
 from .training import set_threads

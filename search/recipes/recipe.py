@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..settings import TrainingSettings
 from ..space import SearchSpace
 from ..spaces.scale import Scale
-from ..strategy import ConstrainedStrategy
+from ..strategies.strategy import ConstrainedStrategy
 from .task import Shared, Task
 
 

@@ -21,7 +21,7 @@ from ..recalibration import SupernetEvaluator
 from ..settings import TrainingSettings
 from ..space import Architecture, SearchSpace
 from ..spaces.scale import PAPER
-from ..strategy import Strategy
+from ..strategies.strategy import Strategy
 from ..trainers.supernet import SharedWeights
 from ..training import Progress, fingerprint
 from .recipe import Recipe

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..coarse_to_fine import CoarseToFine
-from ..evolution import Evolution
-from ..random_search import RandomSearch
+from ..strategies.coarse_to_fine import CoarseToFine
+from ..strategies.evolution import Evolution
+from ..strategies.random_search import RandomSearch
 from .task import Task
 
 

@@ -24,11 +24,11 @@ from ..data import Dataset
 from ..distributed import gathered
 from ..learning import learn
 from ..loading import Ahead, Batch, ValidationLoader
-from ..policy import Policy
-from ..reward import RewardKind, reward_of
 from ..settings import TrainingSettings
 from ..space import Architecture, SearchSpace
-from ..strategy import Evaluation
+from ..strategies.policy import Policy
+from ..strategies.reward import RewardKind, reward_of
+from ..strategies.strategy import Evaluation
 from ..supernet import Supernet
 from ..training import Progress
 from .supernet import train_supernet

@@ -7,12 +7,12 @@ import pytest
 from latkit.devices.errors import LatkitError, UnreachableTargetError, UsageError
 from latkit.latency.cost import lay_out
 from latkit.latency.pricing import CalledCost, cost_model
-from latkit.search.evolution import Evolution
-from latkit.search.random_search import RandomSearch
 from latkit.search.spaces import SMALL_IMAGES
 from latkit.search.spaces.enas_micro import EnasMicroSpace
 from latkit.search.spaces.mobile import mobile_space
 from latkit.search.spaces.nasrl import NasRLSpace
+from latkit.search.strategies.evolution import Evolution
+from latkit.search.strategies.random_search import RandomSearch
 
 CELLS = EnasMicroSpace(5, SMALL_IMAGES, cells=3, nodes=2)
 LAYERS = NasRLSpace(5, SMALL_IMAGES, layers=3)

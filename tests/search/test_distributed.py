@@ -17,14 +17,14 @@ from latkit.search.checkpoint import read_tensors, write_tensors
 from latkit.search.data import load_data
 from latkit.search.learning import learn
 from latkit.search.loading import BatchLoader
-from latkit.search.policy import Policy
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.retraining import fresh_model
-from latkit.search.reward import reward_of
 from latkit.search.settings import TrainingSettings
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
+from latkit.search.strategies.policy import Policy
+from latkit.search.strategies.reward import reward_of
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.bi_sampling import BiSampling
 from latkit.search.trainers.bilevel import Bilevel

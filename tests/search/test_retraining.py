@@ -13,7 +13,6 @@ from latkit.latency.counts import block_counts
 from latkit.latency.document import read_document
 from latkit.latency.onnx_model import build_onnx
 from latkit.search.data import load_data
-from latkit.search.evolution import Evolution
 from latkit.search.export import export
 from latkit.search.learning import learn
 from latkit.search.log import SearchLog
@@ -29,6 +28,7 @@ from latkit.search.retraining import test_accuracy as accuracy_on_test_images
 from latkit.search.settings import RETRAINING_SETTINGS, TrainingSettings
 from latkit.search.space import Architecture
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
+from latkit.search.strategies.evolution import Evolution
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.sandwich import Sandwich
 from latkit.search.trainers.supernet import train_supernet

@@ -14,7 +14,6 @@ from latkit.latency.quantisers import Quantiser
 from latkit.latency.torch_model import TorchModel
 from latkit.search import export as export_module
 from latkit.search.data import load_data
-from latkit.search.evolution import Evolution
 from latkit.search.learning import learn
 from latkit.search.loading import BatchLoader
 from latkit.search.recalibration import SupernetEvaluator
@@ -22,6 +21,7 @@ from latkit.search.settings import TrainingSettings
 from latkit.search.sgd import SGD
 from latkit.search.spaces import SMALL_IMAGES, Scale, resnet_bits
 from latkit.search.spaces.resnet_bits import BITS
+from latkit.search.strategies.evolution import Evolution
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.single_path import SinglePath
 from latkit.search.training import Trainer, set_threads

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..devices.errors import UsageError
+from ...devices.errors import UsageError
 
 BASELINE_MOMENTUM = 0.95
 ADAM_DECAY = 0.999

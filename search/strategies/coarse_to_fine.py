@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.errors import UsageError
-from ..latency.cost import CostModel
-from .choices import SKIP, Choice, Kind, Option
-from .space import SearchSpace
+from ...devices.errors import UsageError
+from ...latency.cost import CostModel
+from ..choices import SKIP, Choice, Kind, Option
+from ..space import SearchSpace
 from .strategy import ConstrainedStrategy, rank
 
 KINDS: tuple[Kind, ...] = ("resolution", "depth", "width", "operation")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
 from latkit.search.choices import SKIP, Choice
-from latkit.search.reinforce import Reinforce
-from latkit.search.reward import absolute_reward
 from latkit.search.space import SearchSpace
+from latkit.search.strategies.reinforce import Reinforce
+from latkit.search.strategies.reward import absolute_reward
 
 
 def plain_space(choices=2, options=3):

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..devices.errors import UsageError
+from ...devices.errors import UsageError
 
 RewardKind = Literal["absolute", "soft", "hard"]
 

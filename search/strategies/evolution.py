@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..devices.errors import UsageError
-from ..latency.cost import CostModel
-from .space import SearchSpace
+from ...devices.errors import UsageError
+from ...latency.cost import CostModel
+from ..space import SearchSpace
 from .strategy import ConstrainedStrategy, Evaluation, rank
 
 TRIES_PER_CHILD = 10

@@ -6,10 +6,10 @@ from latkit.devices.errors import UsageError
 from latkit.latency.cost import lay_out
 from latkit.latency.network import block_graph
 from latkit.latency.ops import multiply_adds
-from latkit.search.coarse_to_fine import CoarseToFine
-from latkit.search.random_search import RandomSearch
 from latkit.search.spaces import bignas
 from latkit.search.spaces.mobile import mobile_space
+from latkit.search.strategies.coarse_to_fine import CoarseToFine
+from latkit.search.strategies.random_search import RandomSearch
 
 
 def flops(block):

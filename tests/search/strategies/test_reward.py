@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import UsageError
-from latkit.search.reward import REWARDS, absolute_reward, front_slope, hard_reward, soft_reward
+from latkit.search.strategies.reward import (
+    REWARDS,
+    absolute_reward,
+    front_slope,
+    hard_reward,
+    soft_reward,
+)
 
 
 def test_rewards_are_the_papers_formulas():

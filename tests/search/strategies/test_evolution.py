@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
 from latkit.latency.cost import lay_out
-from latkit.search.evolution import Evolution
-from latkit.search.random_search import RandomSearch
 from latkit.search.spaces.mobile import mobile_space
+from latkit.search.strategies.evolution import Evolution
+from latkit.search.strategies.random_search import RandomSearch
 
 SPACE = mobile_space()
 COST = lay_out(SPACE, lambda block: 0.1 + zlib.crc32(block.key.encode()) / 2**32)

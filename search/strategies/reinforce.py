@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..devices.errors import UsageError
+from ...devices.errors import UsageError
+from ..space import Architecture, SearchSpace
 from .policy import Policy
 from .reward import RewardKind, front_slope, reward_of
-from .space import Architecture, SearchSpace
 from .strategy import Evaluation, Strategy
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
-from latkit.search.policy import Policy
+from latkit.search.strategies.policy import Policy
 
 
 def moved():

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from latkit.devices.errors import UnreachableTargetError, UsageError
 from latkit.latency.cost import lay_out
-from latkit.search.coarse_to_fine import CoarseToFine
-from latkit.search.evolution import Evolution
-from latkit.search.random_search import RandomSearch
-from latkit.search.reinforce import Reinforce
 from latkit.search.spaces.mobile import MobileSpace, mobile_space, mobile_stage
+from latkit.search.strategies.coarse_to_fine import CoarseToFine
+from latkit.search.strategies.evolution import Evolution
+from latkit.search.strategies.random_search import RandomSearch
+from latkit.search.strategies.reinforce import Reinforce
 
 
 def block_cost(block):
@@ -158,7 +158,7 @@ def test_space_smaller_than_the_budget_is_searched_in_full():
 
 
 def test_target_that_only_the_fastest_architecture_meets_finds_it(monkeypatch):
-    monkeypatch.setattr("latkit.search.strategy.TRIES", 1)
+    monkeypatch.setattr("latkit.search.strategies.strategy.TRIES", 1)
     smallest, choices = COST.minimum()
     strategy = RandomSearch(SPACE, COST, smallest * (1 + 1e-9), budget=3)
     assert run_to_its_end(strategy, COST) == [SPACE.architecture(choices)]

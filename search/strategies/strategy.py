@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..devices.errors import UsageError
-from ..latency.cost import CostModel
-from .space import Architecture, SearchSpace
+from ...devices.errors import UsageError
+from ...latency.cost import CostModel
+from ..space import Architecture, SearchSpace
 
 ADMITTED_AT_A_TIME = 64
 """Candidates that are made canonical and checked in one go."""

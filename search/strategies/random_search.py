@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..latency.cost import CostModel
-from .space import SearchSpace
+from ...latency.cost import CostModel
+from ..space import SearchSpace
 from .strategy import ConstrainedStrategy
 
 
