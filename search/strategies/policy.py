@@ -43,6 +43,10 @@ class Policy:
         """For each choice the probability of every option."""
         return [_softmax(logits) for logits in self.logits]
 
+    def entropy(self) -> float:
+        """Of one draw, in nats: the sum over all choices, those that others switch off included."""
+        return float(sum(-(p * np.log(np.maximum(p, 1e-300))).sum() for p in self.probabilities()))
+
     def mode(self) -> tuple[int, ...]:
         """The most probable option of every choice."""
         return tuple(int(logits.argmax()) for logits in self.logits)

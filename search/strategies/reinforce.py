@@ -77,6 +77,10 @@ class Reinforce(Strategy):
         """The policy: for each choice the probability of every option."""
         return self.policy.probabilities()
 
+    def figures(self) -> dict[str, float]:
+        """The policy's entropy in nats, and the strength b of the reward."""
+        return {"policy_entropy": self.policy.entropy(), "strength": self.strength}
+
     def rate(self) -> float:
         """Learning rate of the coming update."""
         return self.policy.rate(self.step / self.steps)

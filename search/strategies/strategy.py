@@ -64,6 +64,10 @@ class Strategy(ABC):
     def best(self) -> Architecture:
         """The architecture that the search ends with. `UsageError` before there is one."""
 
+    def figures(self) -> dict[str, float]:
+        """What the strategy tells of itself now, by name, to be drawn over a search."""
+        return {}
+
     def ask(self, count: int) -> list[Architecture]:
         """At most `count` architectures to evaluate next.
 

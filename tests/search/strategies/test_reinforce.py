@@ -179,3 +179,11 @@ def test_reward_is_the_one_asked_for(reward):
 def test_impossible_arguments_are_refused(wrong):
     with pytest.raises(UsageError):
         Reinforce(plain_space(), 10.0, **{"steps": 5, **wrong})
+
+
+def test_entropy_falls_from_that_of_uniform_draws():
+    strategy = Reinforce(plain_space(), 10.0, steps=40, learning_rate=0.2, delay=0)
+    assert strategy.figures()["policy_entropy"] == pytest.approx(2 * np.log(3))
+    while not strategy.done:
+        step(strategy, lambda architecture: float(architecture.choices == (1, 1)))
+    assert strategy.figures()["policy_entropy"] < 2
