@@ -31,6 +31,7 @@ TORCH_MODULES = {
     "search/checkpoint.py",
     "search/data.py",
     "search/distributed.py",
+    "search/evaluators/stand_alone.py",
     "search/export.py",
     "search/initialisation.py",
     "search/learning.py",
