@@ -6,21 +6,30 @@ module decides how many; which ones a trained block keeps is decided at extracti
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..devices.errors import UnreachableTargetError, UsageError
 from ..latency.blocks import Block, MBConv
+from .closest_sum import closest_sum
 from .space import Architecture, SearchSpace, grid_ceil, grid_floor
 from .spaces.mobile import WIDTH_GRID
 
-EXCHANGED_STEPS = 4
-"""Exchanges widen one block and narrow another by at most this many steps of the grid."""
+NEAR_STEPS = 4
+"""The repair tries widths at most so many steps of the grid away first, then all."""
 
-CLOSE_ENOUGH = 0.002
-"""No exchange is tried where the gap to the target is at most this share of it."""
+CLOSE_ENOUGH = 0.001
+"""No better widths are looked for where the gap to the target is at most this share of it."""
+
+TRIES = 8
+"""At most so many states are proposed by the sums of what single blocks change."""
+
+ROUNDING = 1e-12
+"""A share of the target that sums may differ by where blocks do add up."""
 
 Widths = tuple[int, ...]
 
@@ -42,25 +51,35 @@ def scale(
     latency_of: Callable[[Architecture], float],
     target_ms: float,
     grid: int = WIDTH_GRID,
+    *,
+    repair: bool = True,
 ) -> Architecture:
     """The architecture with middle channels scaled to come close to `target_ms` from below.
 
     TF-NAS's procedure: above the target, all stages shrink together until it is met; below, they
     grow together to the last state within it. Then the stages k to the last grow together, for
     k = 2, 3, ... A step changes a stage's layers by `round(its width / the smallest width)` times
-    `grid`. Ours: the rest of the gap is closed block by block, by single steps of `grid` and by
-    exchanges of a few steps between two blocks, always the ones that come closest to the target.
+    `grid`, a stage's width being its output channels.
+
+    Ours is the `repair` of what gap is left, block by block. What each width of a block changes is
+    asked for, and those changes are chosen that add up to the gap, less `CLOSE_ENOUGH` of the
+    target at most, and move as few channels as possible: among near widths first, then among all.
+    Where `latency_of` is no sum over blocks, what it says of the result counts, and the changes
+    are chosen again. In the end a block one step wider would be above the target, or faster:
+    latency need not rise with width. Widths that a wider one undercuts are only used where there
+    is no other way. The repair also finds states where the procedure has none, and keeps all
+    channels where they fit.
 
     Middle channels are multiples of `grid` within [half, all] of the channels that the operation
     asks for (those for which a block has no such multiple stay as they are), and every state that
-    is kept has `latency_of` at most `target_ms`, which need not rise with width. Raises
-    `UnreachableTargetError` where the bounds hold no state within the target that was found;
-    `UsageError` for a `target_ms` or `grid` that is not positive.
+    is kept has `latency_of` at most `target_ms`. Raises `UnreachableTargetError` where the bounds
+    hold no state within the target that was found; `UsageError` for a `target_ms` or `grid` that
+    is not positive.
     """
     if not (math.isfinite(target_ms) and target_ms > 0) or grid < 1:
         raise UsageError(f"target {target_ms} ms and grid {grid} must be positive")
     search = _Scaling(architecture, space, latency_of, target_ms, grid)
-    return search.state(search.run())
+    return search.state(search.repaired() if repair else search.procedure())
 
 
 def is_scalable(space: SearchSpace) -> bool:
@@ -118,14 +137,29 @@ class _Scaling:
     def state(self, widths: Widths) -> Architecture:
         return replace(self._architecture, expanded_channels=widths)
 
-    def run(self) -> Widths:
-        """Widths within the target, found as `scale` says."""
+    def procedure(self) -> Widths:
+        """Widths within the target, found as TF-NAS does."""
         widths = self._onto_grid(self._start)
-        widths = self._grow(widths, self._layers) if self._fits(widths) else self._shrink(widths)
-        stages = sorted({layer.stage for layer in self._layers})
-        for first in stages[1:]:
-            widths = self._grow(widths, [layer for layer in self._layers if layer.stage >= first])
-        return self._repair(widths)
+        if self._fits(widths):
+            return self._grow_suffixes(self._grow(widths, self._layers))
+        widths = self._shrink(widths)
+        if not self._fits(widths):
+            raise self._unreachable(widths, "with all stages at their fewest")
+        return self._grow_suffixes(widths)
+
+    def repaired(self) -> Widths:
+        """Widths within the target: all channels, or as close to it as blocks' widths come."""
+        widest = _with(self._start, {layer.index: layer.upper for layer in self._layers})
+        if self._fits(widest):
+            return widest
+        try:
+            widths = self.procedure()
+        except UnreachableTargetError:
+            widths = self._fastest(self._onto_grid(self._start))
+        for steps in (NEAR_STEPS, None):
+            if self._latency(widths) < (1 - CLOSE_ENOUGH) * self._target_ms:
+                widths = self._closest(widths, steps)
+        return self._raise(widths)
 
     def _latency(self, widths: Widths) -> float:
         if widths not in self._known:
@@ -151,11 +185,18 @@ class _Scaling:
         return tuple(changed)
 
     def _shrink(self, widths: Widths) -> Widths:
+        """The first state within the target, or all stages at their fewest channels."""
         while not self._fits(widths):
             narrower = self._moved(widths, self._layers, -1)
             if narrower == widths:
-                return self._fastest(widths)
+                break
             widths = narrower
+        return widths
+
+    def _grow_suffixes(self, widths: Widths) -> Widths:
+        stages = sorted({layer.stage for layer in self._layers})
+        for first in stages[1:]:
+            widths = self._grow(widths, [layer for layer in self._layers if layer.stage >= first])
         return widths
 
     def _grow(self, widths: Widths, layers: list[_Layer]) -> Widths:
@@ -168,52 +209,82 @@ class _Scaling:
     def _fastest(self, widths: Widths) -> Widths:
         """The fastest width of each block in turn: exact where blocks add up."""
         for layer in self._layers:
-            options = range(layer.lower, layer.upper + 1, self._grid)
-            candidates = (_with(widths, {layer.index: width}) for width in options)
+            candidates = [_with(widths, {layer.index: width}) for width in self._options(layer)]
             widths = min(candidates, key=lambda item: (self._latency(item), item))
         if not self._fits(widths):
-            raise UnreachableTargetError(
-                f"no middle channels within half and all of architecture "
-                f"{self._architecture.key}'s bring it to {self._target_ms:g} ms. The smallest "
-                f"latency that they reach is {self._latency(widths):.6g} ms: choose a target "
-                "above it, or a smaller architecture."
-            )
+            raise self._unreachable(widths, "within half and all")
         return widths
 
-    def _repair(self, widths: Widths) -> Widths:
-        """Close the gap by single steps, then by exchanges, then by the steps that those allow."""
-        return self._raise(self._exchange(self._raise(widths)))
+    def _unreachable(self, widths: Widths, where: str) -> UnreachableTargetError:
+        return UnreachableTargetError(
+            f"no middle channels {where} of architecture {self._architecture.key}'s bring it to "
+            f"{self._target_ms:g} ms. The smallest latency that they reach is "
+            f"{self._latency(widths):.6g} ms: choose a target above it, or a smaller architecture."
+        )
+
+    def _options(self, layer: _Layer) -> range:
+        return range(layer.lower, layer.upper + 1, self._grid)
+
+    def _closest(self, widths: Widths, steps: int | None) -> Widths:
+        """The best state found whose blocks are `steps` of the grid away at most, each by itself.
+
+        It is chosen by the sum of what its blocks change alone, which `latency_of` may belie.
+        """
+        if not self._layers:
+            return widths
+        now = self._latency(widths)
+        reach = math.inf if steps is None else steps * self._grid
+        options = [
+            [width for width in self._options(layer) if abs(width - widths[layer.index]) <= reach]
+            for layer in self._layers
+        ]
+        costs = [
+            np.array([self._latency(_with(widths, {layer.index: width})) - now for width in group])
+            for layer, group in zip(self._layers, options, strict=True)
+        ]
+        # A width that a wider one undercuts counts as much as a change of a whole block.
+        changes = [
+            np.abs(np.array(group) - widths[layer.index]) / layer.upper + _undercut(cost)
+            for layer, group, cost in zip(self._layers, options, costs, strict=True)
+        ]
+        most = self._target_ms - now
+        for _ in range(TRIES):
+            least = most - CLOSE_ENOUGH * self._target_ms
+            chosen = closest_sum(costs, changes, least, most)
+            if chosen is None:
+                break
+            found = _with(
+                widths,
+                {
+                    layer.index: group[option]
+                    for layer, group, option in zip(self._layers, options, chosen, strict=True)
+                },
+            )
+            if self._fits(found):
+                return max(widths, found, key=self._latency)
+            # By as much as the sum was wrong, and no less than rounding can make it.
+            most -= max(self._latency(found) - self._target_ms, ROUNDING * self._target_ms)
+        return widths
 
     def _raise(self, widths: Widths) -> Widths:
-        """Widen single blocks for as long as one fits, always to the slowest state that does."""
+        """Widen single blocks while one fits and is no faster, to the slowest state that does."""
         while True:
             wider = (
                 _with(widths, {layer.index: widths[layer.index] + self._grid})
                 for layer in self._layers
                 if widths[layer.index] + self._grid <= layer.upper
             )
-            fitting = [state for state in wider if self._fits(state)]
+            least = self._latency(widths)
+            fitting = [state for state in wider if least <= self._latency(state) <= self._target_ms]
             if not fitting:
                 return widths
             widths = max(fitting, key=self._latency)
 
-    def _exchange(self, widths: Widths) -> Widths:
-        """Widen one block and narrow another for as long as that comes closer to the target."""
-        while self._latency(widths) < (1 - CLOSE_ENOUGH) * self._target_ms:
-            fitting = [state for state in self._exchanges(widths) if self._fits(state)]
-            closest = max(fitting, key=self._latency, default=widths)
-            if self._latency(closest) <= self._latency(widths):
-                break
-            widths = closest
-        return widths
 
-    def _exchanges(self, widths: Widths) -> Iterator[Widths]:
-        steps = range(self._grid, EXCHANGED_STEPS * self._grid + 1, self._grid)
-        for up, down in itertools.permutations(self._layers, 2):
-            for more, less in itertools.product(steps, steps):
-                wider, narrower = widths[up.index] + more, widths[down.index] - less
-                if wider <= up.upper and narrower >= down.lower:
-                    yield _with(widths, {up.index: wider, down.index: narrower})
+def _undercut(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which costs, in the order of their widths, are above that of a wider one."""
+    cheapest = np.minimum.accumulate(costs[::-1])[::-1]
+    return costs > cheapest
 
 
 def _layers(space: SearchSpace, architecture: Architecture, grid: int) -> list[_Layer]:
