@@ -212,8 +212,8 @@ class Supernet(nn.Module):
     ) -> dict[int, Tensor]:
         """By piece of the space, the middle channels that elasticity-scaling keeps, in their order.
 
-        They are those of the architecture's own expansion whose depthwise kernels have the
-        largest L1 norm (TF-NAS, Hu et al. 2020).
+        They are those of the architecture's own expansion whose depthwise kernels, as it crops
+        them, have the largest L1 norm (TF-NAS, Hu et al. 2020).
         """
         if architecture.expanded_channels is None:
             return {}
@@ -230,15 +230,17 @@ class Supernet(nn.Module):
                 for node in block_graph(after).nodes
                 if isinstance(node.op, Conv) and node.op.name == "depthwise"
             )
-            weight = self._shared(self._shared_name(piece, depthwise)).weight
+            shared = self._shared_name(piece, depthwise)
+            weight = self._shared(shared).weight
             assert weight is not None
+            kernels = weight[(slice(None), slice(None), *self._window(shared, depthwise))]
             candidates = max(before.expanded_channels, after.expanded_channels)
-            if candidates > len(weight):
+            if candidates > len(kernels):
                 raise UsageError(
                     f"architecture {architecture} asks for {after.expanded_channels} middle "
-                    f"channels, and the supernet has {len(weight)} there"
+                    f"channels, and the supernet has {len(kernels)} there"
                 )
-            kept[piece] = strongest_channels(weight[:candidates], after.expanded_channels)
+            kept[piece] = strongest_channels(kernels[:candidates], after.expanded_channels)
         return kept
 
     def _shared_name(self, piece: int, op: WithParameters) -> str:

@@ -2,7 +2,8 @@
 
 Eight operations a layer, a depth for each stage, and middle channels that elasticity-scaling
 moves. There is no skip: sink-connecting chooses how many layers of a stage are kept. Activations
-by stage are as recalled from the code, not checked.
+of stages are those of the blocks in its published tables of latencies; the head's is as recalled
+from the code, not checked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STEM, FIRST, HIDDEN = 32, 16, 1280
 WIDTHS = (24, 40, 80, 112, 192, 320)
 LAYERS = (2, 3, 4, 4, 4, 1)
 STRIDES = (2, 2, 2, 1, 2, 1)
-SWISH_FROM = 2
+SWISH_FROM = 1
 """The first of these stages, counted from 0, that has swish where others have ReLU."""
 
 OPERATIONS = tuple(

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import LatkitError
 from latkit.latency.blocks import MBConv
+from latkit.latency.network import block_graph
+from latkit.latency.ops import multiply_adds
 from latkit.search.data import load_data
+from latkit.search.elasticity import architecture_latency, scale
 from latkit.search.recalibration import (
     SupernetEvaluator,
     accuracy,
@@ -19,9 +22,13 @@ from latkit.search.recalibration import (
 from latkit.search.relaxed import RelaxedSupernet
 from latkit.search.settings import TrainingSettings
 from latkit.search.space import Architecture
+from latkit.search.spaces.bignas import bignas
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
+from latkit.search.spaces.mobilenet_v3 import mobilenet_v3_like
 from latkit.search.spaces.nasbench201 import NasBench201Space
+from latkit.search.spaces.proxylessnas import proxylessnas
 from latkit.search.spaces.scale import Scale
+from latkit.search.spaces.tfnas import tfnas
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.supernet import train_supernet
@@ -29,7 +36,8 @@ from latkit.search.training import Trainer, set_threads
 
 STAGES = (mobile_stage((8, 16), 2, 1), mobile_stage((16, 24), 3, 2))
 SPACE = MobileSpace(10, stages=STAGES, resolution=16, stem_channels=8, hidden_channels=24)
-CELLS = NasBench201Space(10, Scale(width=0.25, resolutions=(16,)), cells=1)
+TINY = Scale(width=0.25, resolutions=(16,))
+CELLS = NasBench201Space(10, TINY, cells=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,6 +107,53 @@ def test_scaling_keeps_the_strongest_depthwise_kernels_in_every_layer_they_pass(
     assert depthwise.equal(shared[kept])
     assert expand.equal(supernet.layers["1_expand_1"].weight[kept, :8])
     assert project.equal(supernet.layers["1_project_1"].weight[:16, kept])
+
+
+def test_of_a_cropped_kernel_the_middle_alone_tells_which_channels_are_strongest():
+    supernet = Supernet(SPACE, crops_kernels=True)
+    architecture = SPACE.architecture([1, 1, 4, 0, 2, 4, 4])
+    model = supernet.extract(scaled(architecture, 0.5))
+    depthwise = model.layers["1_depthwise"].conv.weight
+    assert depthwise.shape[-1] == 3
+    shared = supernet.layers["1_depthwise"].weight.detach()
+    assert shared.shape[-1] == 5
+    norms = shared[:48, :, 1:4, 1:4].abs().sum((1, 2, 3))
+    kept = norms.topk(24).indices.sort().values
+    assert depthwise.equal(shared[kept, :, 1:4, 1:4])
+    assert not kept.equal(shared[:48].abs().sum((1, 2, 3)).topk(24).indices.sort().values)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        proxylessnas(10, TINY),
+        mobilenet_v3_like(10, TINY),
+        bignas(10, TINY),
+        tfnas(10, TINY),
+    ],
+    ids=lambda space: space.name,
+)
+def test_widths_of_any_strategys_architecture_are_scaled_and_its_strongest_channels_extracted(
+    space,
+):
+    supernet = Supernet(space, crops_kernels=space.name == "bignas")
+    latency_of = architecture_latency(space, lambda block: float(multiply_adds(block_graph(block))))
+    architecture = space.sample(np.random.default_rng(0))
+    found = scale(architecture, space, latency_of, 0.8 * latency_of(architecture), 8)
+    assert found.expanded_channels is not None
+    model = supernet.extract(found)
+    whole_network = supernet.extract(architecture)
+    narrower = 0
+    blocks = space.network(found).blocks
+    before = space.network(architecture).blocks
+    for number, (block, old) in enumerate(zip(blocks, before, strict=True)):
+        if block == old:
+            continue
+        narrower += 1
+        whole = whole_network.layers[f"{number}_depthwise"].conv.weight
+        kept = whole.abs().sum((1, 2, 3)).topk(block.expanded_channels).indices.sort().values
+        assert model.layers[f"{number}_depthwise"].conv.weight.equal(whole[kept])
+    assert narrower >= 2
 
 
 def test_recalibrated_statistics_are_those_of_the_training_images(data):
