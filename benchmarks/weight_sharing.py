@@ -28,10 +28,7 @@ import torch
 from cifar10_jpeg import load
 from latkit.devices.console import exit_with_code
 from latkit.devices.errors import UsageError
-from latkit.latency.cost import CostModel, lay_out
-from latkit.latency.network import block_graph
-from latkit.latency.ops import multiply_adds
-from latkit.latency.table import LatencyTable
+from latkit.latency.cost import CostModel
 from latkit.search.data import Dataset
 from latkit.search.recalibration import SupernetEvaluator, accuracy
 from latkit.search.recipes.task import Shared, Task
@@ -42,6 +39,7 @@ from latkit.search.training import set_threads
 from results import print_table, report
 from sharing.alone import Alone
 from sharing.correlation import between_seeds, correlations
+from sharing.costs import MULTIPLY_ADDS, BlockCosts
 from sharing.spaces import SPACES
 from sharing.ways import WAYS
 
@@ -154,13 +152,9 @@ class Comparison:
         self.device = arguments.device
         self.folder = arguments.cache
         self.space = SPACES[setting.size][name]()
-        self.multiply_adds = lay_out(self.space, _block_multiply_adds)
-        self.block_cost, self.constant = _block_multiply_adds, 0.0
-        if table is not None:
-            latencies = LatencyTable.load(Path(table))
-            self.block_cost = latencies.block_cost_ms
-            self.constant = latencies.calibration.constant_ms
-        self.cost = lay_out(self.space, self.block_cost, self.constant)
+        self.multiply_adds = MULTIPLY_ADDS.of(self.space)
+        self.block_costs = MULTIPLY_ADDS if table is None else BlockCosts.by_table(Path(table))
+        self.cost = self.block_costs.of(self.space)
         self.target = float(np.median(self._costs(self.cost, self._random(4096))))
         self.architectures = self._drawn()
         self.alone = Alone(
@@ -184,9 +178,9 @@ class Comparison:
             space=self.space,
             data=self.data,
             settings=self._settings(setting.supernet_epochs, seed),
-            block_cost_ms=self.block_cost,
+            block_cost_ms=self.block_costs.block_cost,
             target_ms=self.target,
-            constant_ms=self.constant,
+            constant_ms=self.block_costs.constant,
             seed=seed,
             checkpoint=self.folder / f"{setting.size}-{self.name}-{way}-{seed}.checkpoint",
             device=self.device,
@@ -278,10 +272,6 @@ class Comparison:
 
     def _costs(self, cost: CostModel, architectures: Sequence[Architecture]) -> Any:
         return cost.latency_ms(self.space.encode(architectures))
-
-
-def _block_multiply_adds(block: Any) -> float:
-    return float(multiply_adds(block_graph(block)))
 
 
 def _figures(ranks: Sequence[Row]) -> dict[str, float]:

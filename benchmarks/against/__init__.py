@@ -1,0 +1,1 @@
+"""What the comparisons of searches with random ones are made of."""
