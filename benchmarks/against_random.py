@@ -71,6 +71,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 def run(arguments: argparse.Namespace) -> None:
     set_threads(arguments.threads)
+    if arguments.seeds is not None and arguments.seeds < 1:
+        raise UsageError(f"--seeds {arguments.seeds}: at least one is needed")
     setting = SETTINGS[arguments.setting]
     costs = _costs(arguments.table)
     data = load(arguments.data, setting.images)
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     context = {
         **vars(arguments),
         **asdict(setting),
-        "classes": len(data.classes),
+        "data_key": data.key,
         "training_images": len(data.train),
         "validation_images": len(data.validation),
         "test_images": len(data.test),
@@ -96,9 +98,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def compare(comparison: str, terms: Terms, setting: Setting, seeds: int | None) -> list[Row]:
-    """A row for each seed, printed as they come."""
+    """A row for each seed, printed as a table."""
     rows = []
-    wanted = seeds or getattr(setting, comparison).seeds
+    wanted = getattr(setting, comparison).seeds if seeds is None else seeds
     for seed in range(wanted):
         if comparison == "spos":
             rows.append(spos.compare(terms, setting.spos, setting.epochs, seed))

@@ -11,11 +11,13 @@ from against.pairs import paired
 from against.settings import SposSetting, TunasSetting
 from against.terms import Terms
 from against_random import summary
+from counting_phone import table_of
+from latkit.devices.device import Setup
 from latkit.devices.errors import UsageError
 from latkit.search.data import load_data
 from latkit.search.training import set_threads
 from sharing.alone import Alone
-from sharing.costs import MULTIPLY_ADDS
+from sharing.costs import MULTIPLY_ADDS, BlockCosts
 from sharing.spaces import SPACES
 
 SPOS = SposSetting(seeds=1, supernet_epochs=1, population=4, rounds=2, parents=2)
@@ -94,6 +96,17 @@ def test_random_architectures_of_one_cost_are_distinct_and_the_seeds_own(tmp_pat
     assert tunas.of_cost(given, given.target, 20, seed=4) != found
     with pytest.raises(UsageError, match="nothing to compare"):
         tunas.of_cost(given, 2 * given.cost.maximum()[0], 1, seed=0)
+
+
+def test_a_table_gives_costs_with_its_constant(tmp_path):
+    space = SPACES["small"]["widths"]()
+    table = table_of(space, Setup("phone", "onnxruntime", "1"))
+    table = replace(table, calibration=replace(table.calibration, constant_ms=0.5))
+    table.save(tmp_path / "table.json")
+    given = replace(terms(tmp_path, "widths"), costs=BlockCosts.by_table(tmp_path / "table.json"))
+    architecture = space.sample(np.random.default_rng(0))
+    (found,) = given.costs_of([architecture])
+    assert found == pytest.approx(table.network(space.network(architecture)).latency_ms)
 
 
 def test_what_candidates_are_chosen_by_reads_no_test_images(tmp_path):
