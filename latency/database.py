@@ -4,6 +4,7 @@ History of the format:
   1  meta, subjects, setups, contexts, rounds, visits, failures, discards
   2  notes: where a visit's model ran, and summaries; setups have batch_size and emulated
   3  splits: the kernels of probe networks, timed inside them; picks: why a block was timed
+  4  searches, evaluations, finalists: what searches asked for, and what came out of them
 
 Rows are only ever added. Rows that hold a measurement carry a CRC-32 of their content, since
 SQLite notices a damaged page only where its structure broke.
@@ -45,7 +46,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from ..devices.errors import DamagedFileError, LatkitError, UsageError
 
 FORMAT = "latkit.store"
-VERSION = 3
+VERSION = 4
 FULL_BELOW_BYTES = 2**16
 """A disk with less free space is full: SQLite could not even grow its shared memory on it."""
 
@@ -156,6 +157,45 @@ splits = Table(
     Column("canary_drift", Double, nullable=False),
     Column("info_sha256", ForeignKey("contexts.sha256"), nullable=False),
     Column("json", Text, nullable=False),
+    Column("crc", BigInteger, nullable=False),
+)
+searches = Table(
+    "searches",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, index=True),
+    Column("settings_sha256", Text, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("begun", Integer, nullable=False),
+    Column("crc", BigInteger, nullable=False),
+    UniqueConstraint("name", "settings_sha256", "begun"),
+)
+evaluations = Table(
+    "evaluations",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("search_id", ForeignKey("searches.id"), nullable=False),
+    Column("strategy", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("architecture", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("predicted_ms", Double, nullable=False),
+    Column("accuracy", Double, nullable=False),
+    Column("seconds", Double),
+    Column("figures", Text, nullable=False),
+    Column("crc", BigInteger, nullable=False),
+    UniqueConstraint("search_id", "strategy", "number"),
+)
+finalists = Table(
+    "finalists",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("search_id", ForeignKey("searches.id"), nullable=False, index=True),
+    Column("strategy", Text, nullable=False),
+    Column("architecture", Text, nullable=False),
+    Column("predicted_ms", Double, nullable=False),
+    Column("measured_ms", Double, nullable=False),
+    Column("accuracy", Double),
     Column("crc", BigInteger, nullable=False),
 )
 

@@ -71,6 +71,11 @@ class Store:
         self._database.close()
 
     @property
+    def database(self) -> Database:
+        """The database under it, for tables that others keep in the same store."""
+        return self._database
+
+    @property
     def model_folder(self) -> Path:
         """Where the subjects' .onnx files lie: beside the file, else in the user's cache."""
         path = self._database.path

@@ -35,20 +35,28 @@ class LogEntry:
 class SearchLog:
     """Reads what an earlier run of the same search left, and appends to it.
 
-    `settings` are all that the search depends on; a log of other settings is refused with
-    `UsageError`, a damaged one with `DamagedFileError`. A last line cut off by a kill is dropped.
+    `settings` are all that the search depends on, its evaluator included: an architecture is
+    evaluated once for the whole log. A log of other settings, or one that can't be written, is
+    refused with `UsageError`, a damaged one with `DamagedFileError`. A last line cut off by a kill
+    is dropped. `is_new` says that there was no earlier run.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         header = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size:
-            self._recorded = _recover(path, header)
-        else:
-            self._recorded = []
-            self._append(header)
+        self.settings: dict[str, Any] = json.loads(_line(header))["settings"]
+        self._recorded: list[LogEntry] = []
         self._replayed = 0
+        self._accuracies: dict[tuple[int, ...], float] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.is_new = not (path.exists() and path.stat().st_size)
+            if not self.is_new:
+                self._recorded = _recover(path, header)
+        except OSError as error:
+            raise UsageError(f"can't write the search log {path}: {error.strerror}") from error
+        if self.is_new:
+            self._append(header)
 
     def replay(self, strategy: str, index: int, architecture: Architecture) -> float | None:
         """Accuracy of this evaluation from an earlier run; None once its record has ended."""
@@ -62,13 +70,29 @@ class SearchLog:
                 "again."
             )
         self._replayed += 1
+        self._accuracies[row.architecture] = row.accuracy
         return row.accuracy
 
     def append(self, entry: LogEntry) -> None:
         """Add an evaluation and flush it to disk."""
+        self._append(_row(entry))
         self._recorded.append(entry)
         self._replayed += 1
-        self._append(_row(entry))
+        self._accuracies[entry.architecture] = entry.accuracy
+
+    def accuracy(self, architecture: Architecture) -> float | None:
+        """What the architecture was found to be worth so far, by whichever strategy."""
+        return self._accuracies.get(architecture.choices)
+
+    def goes_on_without(self, strategy: str) -> bool:
+        """Whether an earlier run had ended this strategy here, and begun another."""
+        rest = self._recorded[self._replayed : self._replayed + 1]
+        return any(entry.strategy != strategy for entry in rest)
+
+    @property
+    def recorded(self) -> tuple[LogEntry, ...]:
+        """All that is in the file, what was not replayed yet among it."""
+        return tuple(self._recorded)
 
     def entries(self) -> list[LogEntry]:
         """Everything evaluated so far, in order."""

@@ -45,6 +45,7 @@ from .strategies.strategy import Strategy
 from .trainers.supernet import SharedWeights
 from .training import Progress as TrainingProgress
 from .training import set_threads
+from .trajectory import Trajectory
 
 StrategyName = Literal["evolution", "reinforce"]
 
@@ -200,11 +201,19 @@ class Search:
         cost = task.cost
         evaluator = SupernetEvaluator(supernet, self.data, seed=self.settings.seed)
         log = SearchLog(self.folder / "search.jsonl", self._log_settings())
+        trajectory = Trajectory(self.store, log)
         chosen = {}
         for strategy in self._strategies(task):
             advance = self._counting_progress(f"{strategy.name} search")
             with self._timed(f"{strategy.name} search"):
-                count = run_strategy(strategy, cost, evaluator.accuracy, log, advance)
+                count = run_strategy(
+                    strategy,
+                    cost,
+                    evaluator.accuracy,
+                    log,
+                    trajectory=trajectory,
+                    progress=advance,
+                )
                 warning = strategy.warning() if isinstance(strategy, Reinforce) else None
                 if warning is not None:
                     self.progress.console.print(warning, markup=False, highlight=False)

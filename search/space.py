@@ -85,6 +85,15 @@ class Architecture:
     def __str__(self) -> str:
         return self.key
 
+    @classmethod
+    def from_key(cls, key: str) -> Architecture:
+        """The architecture of a `key`. Raises `UsageError` where it is none."""
+        choices, separator, widths = key.partition("|")
+        try:
+            return cls(_numbers(choices), _numbers(widths) if separator else None)
+        except ValueError as error:
+            raise UsageError(f"{key!r} is no key of an architecture, such as 0.2.1") from error
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values that `from_json` reads."""
         widths = self.expanded_channels
@@ -446,6 +455,10 @@ class SearchSpace:
                     f"space {self.name}: a piece reads the conditional choice {name}, and must "
                     f"read {sorted(missing)} too, which switch it on"
                 )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def _integers(values: Any, name: str) -> tuple[int, ...]:

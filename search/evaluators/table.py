@@ -261,8 +261,9 @@ def _check_empty(
 
 def _key_choices(source: str, row: int, key: object) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in str(key).split("."))
-    except ValueError as error:
-        raise UsageError(
-            f"{source}, row {row}: {key!r} is no key of an architecture, such as 0.2.1"
-        ) from error
+        found = Architecture.from_key(str(key))
+    except UsageError as error:
+        raise UsageError(f"{source}, row {row}: {error}") from error
+    if found.expanded_channels is not None:
+        raise UsageError(f"{source}, row {row}: {key} has widths, which no table is looked up by")
+    return found.choices

@@ -100,7 +100,7 @@ def run(
         strategy = recipe.strategy(task)
         log = SearchLog(folder / "search.jsonl", _log_settings(task, strategy, shared.weights))
         done = None if progress is None else _searching_progress(progress, strategy)
-        evaluations = run_strategy(strategy, task.cost, evaluator.accuracy, log, done)
+        evaluations = run_strategy(strategy, task.cost, evaluator.accuracy, log, progress=done)
         architecture = strategy.best()
     if architecture is None:
         raise UsageError(f"recipe {recipe.name} chooses nothing: give it a strategy")

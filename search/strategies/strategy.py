@@ -48,6 +48,7 @@ class Strategy(ABC):
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.space = space
+        self.seed = seed
         self.evaluations: list[Evaluation] = []
         self._random = np.random.default_rng(seed)
         self._queue: list[tuple[int, ...]] = []

@@ -321,7 +321,7 @@ def test_newer_store_names_both_versions(tmp_path):
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE meta SET version = 99")
     raw.close()
-    with pytest.raises(DamagedFileError, match=r"version 99.*reads up to 3.*newer latkit"):
+    with pytest.raises(DamagedFileError, match=r"version 99.*reads up to 4.*newer latkit"):
         Store(path)
 
 
