@@ -14,10 +14,20 @@ from .blocks import (
     Sum,
 )
 from .calibration import Calibration
+from .combined import WorstCost, mean_cost
 from .cost import CostModel, lay_out
+from .costs import (
+    bit_operations_cost,
+    flops_cost,
+    multiply_adds_cost,
+    parameters_cost,
+    peak_memory_cost,
+)
+from .limits import Limit
 from .models import ModelPrediction, ModelPredictor, predict_model
 from .network import Network, NetworkNode
 from .onnx_model import build_onnx
+from .predicted_cost import predicted_cost
 from .predictor import LatencyPredictor
 from .pricing import cost_model
 from .sharing import export_table, import_table
@@ -49,6 +59,7 @@ __all__ = [
     "Head",
     "LatencyPredictor",
     "LatencyTable",
+    "Limit",
     "LinearBlock",
     "MBConv",
     "ModelFile",
@@ -62,16 +73,24 @@ __all__ = [
     "Store",
     "Sum",
     "TransferPredictor",
+    "WorstCost",
     "adapt",
     "adapt_tables",
+    "bit_operations_cost",
     "build_onnx",
     "build_table",
     "cost_model",
     "export_table",
+    "flops_cost",
     "import_table",
     "lay_out",
     "learn_sources",
     "load_space",
+    "mean_cost",
+    "multiply_adds_cost",
+    "parameters_cost",
+    "peak_memory_cost",
     "predict_model",
+    "predicted_cost",
     "profile_space",
 ]

@@ -58,15 +58,20 @@ class AdditiveSpace(Protocol):
 
 
 class CostModel:
-    """A cost in milliseconds (or any other additive unit) of every architecture of a space.
+    """A cost of every architecture of a space: latency in milliseconds, or another, in `unit`.
 
     An architecture is one option index for each choice. Sums are in float64: they differ from any
     other order of summation by a few units in the last place, 1e-15 of the value. `describe` puts
-    an architecture into words for error messages.
+    an architecture into words for error messages, `certainty` how far its cost is to be trusted.
+    Most costs are latencies, and methods and arguments are called so: where `unit` is another,
+    they are in that. Raises `UsageError` for a factor with an entry that is no finite number.
     """
 
     rows_at_once = 4096
     """Random architectures that are worth pricing in one call, where few of them may be used."""
+
+    is_additive = True
+    """Whether the cost is `constant` and the sum of `factors`."""
 
     def __init__(
         self,
@@ -74,11 +79,18 @@ class CostModel:
         factors: Sequence[Factor],
         constant: float = 0.0,
         describe: Callable[[Sequence[int]], str] = str,
+        *,
+        unit: str = "ms",
+        certainty: Callable[[tuple[int, ...]], str] | None = None,
     ) -> None:
         self.option_counts = tuple(option_counts)
         self.factors = tuple(factors)
         self.constant = float(constant)
-        self._describe = describe
+        self.describe = describe
+        self.unit = unit
+        self._certainty = certainty
+        if not math.isfinite(self.constant):
+            raise UsageError(f"the constant part of a cost is {self.constant}, no finite number")
         for factor in self.factors:
             shape = tuple(self.option_counts[position] for position in factor.positions)
             if factor.values.shape != shape or len(set(factor.positions)) != len(shape):
@@ -86,10 +98,16 @@ class CostModel:
                     f"a factor over choices {factor.positions} must have shape {shape}; "
                     f"it has {factor.values.shape}"
                 )
+            if not np.isfinite(factor.values).all():
+                options = tuple(np.argwhere(~np.isfinite(factor.values))[0].tolist())
+                raise UsageError(
+                    f"a factor over choices {factor.positions} is {factor.values[options]} for "
+                    f"their options {options}: every cost must be a finite number"
+                )
         self._merged = tuple(_merge(self.option_counts, self.factors))
 
     def latency_ms(self, architectures: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """Cost of each row of an (N, L) integer array; (N,) float64.
+        """Cost of each row of an (N, L) integer array, in `unit`; (N,) float64.
 
         Fastest on column-major uint8, as `SearchSpace.encode` gives. Raises `UsageError` where an
         index names no option.
@@ -118,6 +136,10 @@ class CostModel:
                 result[start : start + size] += factor.values.ravel().take(flat, mode="clip")
         return result
 
+    def of(self, choices: Sequence[int]) -> float:
+        """Cost of one architecture."""
+        return float(self.latency_ms(np.array([choices], dtype=np.int64))[0])
+
     def expected(self, probabilities: Sequence[NDArray[np.floating[Any]]]) -> float:
         """Mean cost when choice i takes its options with `probabilities[i]`, independently."""
         shapes = tuple(np.shape(vector) for vector in probabilities)
@@ -137,28 +159,43 @@ class CostModel:
     def minimum(self) -> tuple[float, tuple[int, ...]]:
         """The smallest cost of all architectures, and one that has it. Exact."""
         choices = minimise(self.option_counts, self.factors)
-        return self._at(choices), choices
+        return self.of(choices), choices
 
     def maximum(self) -> tuple[float, tuple[int, ...]]:
         """The largest cost of all architectures, and one that has it. Exact."""
         negated = [Factor(factor.positions, -factor.values) for factor in self.factors]
         choices = minimise(self.option_counts, negated)
-        return self._at(choices), choices
+        return self.of(choices), choices
+
+    def scaled(self, factor: float) -> CostModel:
+        """This cost times a positive number, without a unit."""
+        factors = [Factor(item.positions, factor * item.values) for item in self.factors]
+        constant = factor * self.constant
+        return CostModel(self.option_counts, factors, constant, self.describe, unit="")
+
+    def certainty(self, choices: tuple[int, ...]) -> str:
+        """How far the minimum, that of `choices`, can be trusted; empty where it is exact."""
+        return "" if self._certainty is None else self._certainty(choices)
 
     def require_reachable(self, target_ms: float) -> None:
         """Raise `UnreachableTargetError` where no architecture costs at most `target_ms`."""
         if not (math.isfinite(target_ms) and target_ms > 0):
-            raise UsageError(f"a target must be a positive number of milliseconds, not {target_ms}")
+            raise UsageError(
+                f"a target must be a positive number of {self._unit_in_words}, not {target_ms}"
+            )
         smallest, choices = self.minimum()
         if smallest > target_ms:
+            timed = self.unit == "ms"
             raise UnreachableTargetError(
-                f"no architecture of the space is as fast as {target_ms:g} ms. The smallest "
-                f"reachable latency is {smallest:.6g} ms, of {self._describe(choices)}. "
-                "Choose a target above it."
+                f"no architecture of the space {'is as fast' if timed else 'costs as little'} as "
+                f"{target_ms:g} {self.unit}. The smallest reachable "
+                f"{'latency' if timed else 'cost'} is {smallest:.6g} {self.unit}, of "
+                f"{self.describe(choices)}. {self.certainty(choices)}Choose a target above it."
             )
 
-    def _at(self, choices: tuple[int, ...]) -> float:
-        return float(self.latency_ms(np.array([choices], dtype=np.int64))[0])
+    @property
+    def _unit_in_words(self) -> str:
+        return "milliseconds" if self.unit == "ms" else self.unit
 
     def _check(self, columns: NDArray[np.integer[Any]]) -> None:
         for position, count in enumerate(self.option_counts):
@@ -171,11 +208,15 @@ class CostModel:
 
 
 def lay_out(
-    space: AdditiveSpace, block_cost_ms: Callable[[Block], float], constant: float = 0.0
+    space: AdditiveSpace,
+    block_cost_ms: Callable[[Block], float],
+    constant: float = 0.0,
+    *,
+    unit: str = "ms",
 ) -> CostModel:
     """Price every block of every piece of `space` once, and lay the prices out as a cost model.
 
-    Raises `LatkitError` naming the block whose cost is no finite number.
+    Prices are in `unit`. Raises `LatkitError` naming the block whose cost is no finite number.
     """
     costs: dict[Block | None, float] = {None: 0.0}
     factors = []
@@ -191,7 +232,7 @@ def lay_out(
             factors.append(Factor(piece.positions, values.reshape(shape)))
         else:
             constant += float(values.sum())
-    return CostModel(space.option_counts, factors, constant, space.describe)
+    return CostModel(space.option_counts, factors, constant, space.describe, unit=unit)
 
 
 def minimise(option_counts: Sequence[int], factors: Sequence[Factor]) -> tuple[int, ...]:

@@ -10,15 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..devices.errors import LatkitError, UnreachableTargetError, UsageError
+from ..devices.errors import LatkitError, UsageError
 from .blocks import Block
 from .cost import AdditiveSpace, CostModel, lay_out
-
-FIRST_DRAWS = 64
-"""Random architectures, among which the search for a minimum begins."""
-
-STARTS = 8
-"""The cheapest of them, from each of which it descends."""
+from .descent import found_minimum
 
 REMEMBERED = 1 << 16
 """Architectures whose cost is kept."""
@@ -36,54 +31,60 @@ class PricedSpace(AdditiveSpace, Protocol):
 
 
 def cost_model(
-    space: PricedSpace, block_cost_ms: Callable[[Block], float], constant: float = 0.0
+    space: PricedSpace,
+    block_cost_ms: Callable[[Block], float],
+    constant: float = 0.0,
+    *,
+    unit: str = "ms",
 ) -> CostModel:
-    """What architectures of `space` cost: `constant`, and what each of their blocks does.
+    """What architectures of `space` cost: `constant` and each of their blocks' cost, in `unit`.
 
     Laid out as tables where the space is additive, else a `CalledCost`. Raises `LatkitError`
     naming a block whose cost is no finite number, with a `CalledCost` when it is met.
     """
     if space.is_additive:
-        return lay_out(space, block_cost_ms, constant)
-    return CalledCost(space, block_cost_ms, constant)
+        return lay_out(space, block_cost_ms, constant, unit=unit)
+    return CalledCost(space, block_cost_ms, constant, unit=unit)
 
 
-class CalledCost(CostModel):
-    """Costs of a space whose blocks depend on many choices at once: each network is summed up.
+class FunctionCost(CostModel):
+    """A cost that a function tells of one architecture, as option indices, at a time.
 
     Exact for an architecture, and much slower than tables. `minimum` and `maximum` are those that
     a search of one choice at a time finds, from the best of some random architectures: there may
-    be better ones. So `require_reachable` refuses a target below the
-    minimum found, which an architecture that was not found might reach; it accepts none that is
-    out of reach. `expected` is refused.
+    be better ones. So `require_reachable` refuses a target below the minimum found, which an
+    architecture that was not found might reach; it accepts none that is out of reach. `expected`
+    is refused.
     """
 
     rows_at_once = 64
+    is_additive = False
 
     def __init__(
         self,
-        space: PricedSpace,
-        block_cost_ms: Callable[[Block], float],
+        option_counts: Sequence[int],
+        cost_of: Callable[[tuple[int, ...]], float],
         constant: float = 0.0,
+        describe: Callable[[Sequence[int]], str] = str,
+        *,
+        unit: str = "ms",
+        certainty: Callable[[tuple[int, ...]], str] | None = None,
     ) -> None:
-        super().__init__(space.option_counts, (), constant, space.describe)
-        self._space = space
-        self._block_cost_ms = block_cost_ms
-        self._block_costs: dict[Block, float] = {}
-        self._sum = lru_cache(REMEMBERED)(self._sum_of)
+        super().__init__(option_counts, (), constant, describe, unit=unit, certainty=certainty)
+        self._cost_of = lru_cache(REMEMBERED)(cost_of)
         self._extremes: dict[float, tuple[int, ...]] = {}
 
     def latency_ms(self, architectures: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """As `CostModel.latency_ms`."""
         result = super().latency_ms(architectures)  # the constant, once the rows are checked
-        result += [self._sum(tuple(row)) for row in np.asarray(architectures).tolist()]
+        result += [self._cost_of(tuple(row)) for row in np.asarray(architectures).tolist()]
         return result
 
     def expected(self, probabilities: Sequence[NDArray[np.floating[Any]]]) -> float:
         """Raises `UsageError`: a mean over all architectures can't be computed here."""
         raise UsageError(
-            "blocks of this space depend on many choices at once, so that the mean cost of a "
-            "policy is no sum over its probabilities. Draw architectures and average their costs."
+            "this cost is no sum over a few choices each, so that the mean cost of a policy is no "
+            "sum over its probabilities. Draw architectures and average their costs."
         )
 
     def minimum(self) -> tuple[float, tuple[int, ...]]:
@@ -94,14 +95,53 @@ class CalledCost(CostModel):
         """The largest cost that was found, and an architecture that has it."""
         return self._extreme(-1.0)
 
-    def require_reachable(self, target_ms: float) -> None:
-        """Raise `UnreachableTargetError` where none that was found costs at most `target_ms`."""
-        try:
-            super().require_reachable(target_ms)
-        except UnreachableTargetError as error:
-            raise UnreachableTargetError(
-                f"{error} It is the smallest of a search, for this space is too large to be sure."
-            ) from None
+    def scaled(self, factor: float) -> CostModel:
+        """As `CostModel.scaled`."""
+        return FunctionCost(
+            self.option_counts,
+            lambda choices: factor * self._cost_of(choices),
+            factor * self.constant,
+            self.describe,
+            unit="",
+        )
+
+    def certainty(self, choices: tuple[int, ...]) -> str:
+        """As `CostModel.certainty`."""
+        found = "It is the smallest of a search, for this space is too large to be sure."
+        return f"{found} {super().certainty(choices)}"
+
+    def _extreme(self, sign: float) -> tuple[float, tuple[int, ...]]:
+        """The least of `sign` times the cost, by descent over one choice at a time."""
+        if sign not in self._extremes:
+            self._extremes[sign] = found_minimum(
+                self.option_counts, lambda rows: sign * self.latency_ms(rows), self.rows_at_once
+            )
+        return self.of(self._extremes[sign]), self._extremes[sign]
+
+
+class CalledCost(FunctionCost):
+    """Costs of a space whose blocks depend on many choices at once: each network is summed up."""
+
+    def __init__(
+        self,
+        space: PricedSpace,
+        block_cost_ms: Callable[[Block], float],
+        constant: float = 0.0,
+        *,
+        unit: str = "ms",
+        certainty: Callable[[tuple[int, ...]], str] | None = None,
+    ) -> None:
+        super().__init__(
+            space.option_counts,
+            self._sum_of,
+            constant,
+            space.describe,
+            unit=unit,
+            certainty=certainty,
+        )
+        self._space = space
+        self._block_cost_ms = block_cost_ms
+        self._block_costs: dict[Block, float] = {}
 
     def _sum_of(self, choices: tuple[int, ...]) -> float:
         costs = self._block_costs
@@ -114,29 +154,3 @@ class CalledCost(CostModel):
                 costs[block] = cost_ms
             total += costs[block]
         return total
-
-    def _extreme(self, sign: float) -> tuple[float, tuple[int, ...]]:
-        """The least of `sign` times the cost, by descent over one choice at a time."""
-        if sign not in self._extremes:
-            random = np.random.default_rng(0)
-            draws = [
-                tuple(random.integers(self.option_counts).tolist()) for _ in range(FIRST_DRAWS)
-            ]
-            draws.sort(key=lambda row: sign * self._sum(row))
-            found = [self._descend(row, sign) for row in draws[:STARTS]]
-            self._extremes[sign] = min(found, key=lambda row: sign * self._sum(row))
-        return self._at(self._extremes[sign]), self._extremes[sign]
-
-    def _descend(self, row: tuple[int, ...], sign: float) -> tuple[int, ...]:
-        """Take the best option of one choice after the other until none is better."""
-        before = None
-        while before != row:
-            before = row
-            for position, count in enumerate(self.option_counts):
-                others = [
-                    (*row[:position], option, *row[position + 1 :])
-                    for option in range(count)
-                    if option != row[position]
-                ]
-                row = min([row, *others], key=lambda item: sign * self._sum(item))
-        return row

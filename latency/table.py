@@ -23,7 +23,7 @@ from .network import Network
 from .subject import subject_to_json
 from .table_entry import Entry as Entry
 from .table_entry import EvictionTrial as EvictionTrial
-from .table_file import VERSION, TableAbout, TableBody, parse_about
+from .table_file import VERSION, TableAbout, TableBody, check_latencies, parse_about
 from .table_records import about_of, columns_of, read_record, to_records
 from .table_rows import collect, refusal
 
@@ -228,9 +228,13 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
-        """Read a table; `DamagedFileError` where it is damaged or newer than this latkit."""
+        """Read a table; `DamagedFileError` where it is damaged or newer than this latkit.
+
+        That names the block where a latency is none: negative, no number, or outside its interval.
+        """
         document = read_document(path, KIND, VERSION)
         try:
+            check_latencies(document)
             body = TableBody.model_validate_json(json.dumps(document, allow_nan=False), strict=True)
             entries = body.blocks()
         except (UsageError, ValidationError, ValueError) as error:

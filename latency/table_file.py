@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..devices.device import Setup
-from ..devices.errors import DamagedFileError
+from ..devices.errors import DamagedFileError, UsageError
 from .blocks import Block
 from .calibration import Calibration
 from .subject import block_from_json
@@ -51,12 +52,32 @@ class TableBody(TableAbout):
 
     def blocks(self) -> dict[Block, Entry]:
         """The entries by block; `UsageError` names the one that is impossible."""
-        return {
-            block_from_json(item.block, f"entry {index}"): Entry(
-                item.median_ms, item.low_ms, item.high_ms, item.verdict, item.reasons
-            )
-            for index, item in enumerate(self.entries)
-        }
+        found: dict[Block, Entry] = {}
+        for index, item in enumerate(self.entries):
+            block = block_from_json(item.block, f"entry {index}")
+            try:
+                found[block] = Entry(
+                    item.median_ms, item.low_ms, item.high_ms, item.verdict, item.reasons
+                )
+            except UsageError as error:
+                raise UsageError(f"entry {index}, {block}: {error}") from error
+        return found
+
+
+def check_latencies(body: Any) -> None:
+    """Raise `UsageError` naming the block whose latency is no positive, finite number.
+
+    For bodies that are not validated yet, which say no more than where in the file it is.
+    """
+    entries = body.get("entries") if isinstance(body, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        for name in ("median_ms", "low_ms", "high_ms"):
+            value = entry.get(name) if isinstance(entry, dict) else None
+            if isinstance(value, int | float) and not 0 < value < math.inf:
+                raise UsageError(
+                    f"{name} of entry {index} is {value}, no positive number of milliseconds: "
+                    f"{entry.get('block')}"
+                )
 
 
 def parse_about(about: Mapping[str, Any]) -> TableAbout:

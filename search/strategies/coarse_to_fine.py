@@ -16,6 +16,7 @@ import numpy as np
 
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ..choices import SKIP, Choice, Kind, Option
 from ..space import SearchSpace
 from .strategy import ConstrainedStrategy, rank
@@ -47,8 +48,9 @@ class CoarseToFine(ConstrainedStrategy):
         widths: int = 2,
         operations: int = 4,
         budget: int = 500,
+        also: Sequence[Limit] = (),
     ) -> None:
-        super().__init__(space, cost, target_ms)
+        super().__init__(space, cost, target_ms, also=also)
         self.resolutions = resolutions
         self.depths = depths
         self.widths = widths
@@ -99,7 +101,7 @@ class CoarseToFine(ConstrainedStrategy):
         latency_ms = self.cost.latency_ms(np.array(points, dtype=np.int64))
         slowest = np.argsort(-latency_ms, kind="stable").tolist()
         found = self._admit([points[index] for index in slowest], self.budget)
-        return found or self._admit([self.cost.minimum()[1]], 1)
+        return found or self._admit([self._kept_by], 1)
 
     def _fine(self) -> list[tuple[int, ...]]:
         """What the next choice of the best architecture that has one could be, where it is new."""

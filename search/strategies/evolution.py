@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ..space import SearchSpace
 from .strategy import ConstrainedStrategy, Evaluation, rank
 
@@ -38,8 +40,9 @@ class Evolution(ConstrainedStrategy):
         crossovers: int | None = None,
         mutation_probability: float = 0.1,
         seed: int = 0,
+        also: Sequence[Limit] = (),
     ) -> None:
-        super().__init__(space, cost, target_ms, seed)
+        super().__init__(space, cost, target_ms, seed, also)
         self.population = population
         self.rounds = rounds
         self.parents = parents

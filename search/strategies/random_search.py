@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ..space import SearchSpace
 from .strategy import ConstrainedStrategy
 
@@ -23,8 +26,9 @@ class RandomSearch(ConstrainedStrategy):
         target_ms: float,
         budget: int = 1000,
         seed: int = 0,
+        also: Sequence[Limit] = (),
     ) -> None:
-        super().__init__(space, cost, target_ms, seed)
+        super().__init__(space, cost, target_ms, seed, also)
         self.budget = budget
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
+from ...latency.limits import Limit, fits, require_feasible
 from ..space import Architecture, SearchSpace
 
 ADMITTED_AT_A_TIME = 64
@@ -166,16 +167,24 @@ class Strategy(ABC):
 class ConstrainedStrategy(Strategy):
     """A strategy that only asks for architectures of at most `target_ms`, each one once.
 
-    Raises `UnreachableTargetError` at once where the cost model has none.
+    With `also` they keep these limits too. Raises `UnreachableTargetError` at once where the cost
+    models have none. `within` are all limits in words.
     """
 
     def __init__(
-        self, space: SearchSpace, cost: CostModel, target_ms: float, seed: int = 0
+        self,
+        space: SearchSpace,
+        cost: CostModel,
+        target_ms: float,
+        seed: int = 0,
+        also: Sequence[Limit] = (),
     ) -> None:
-        cost.require_reachable(target_ms)
+        self.limits = (Limit(cost, target_ms, "latency" if cost.unit == "ms" else "cost"), *also)
+        self._kept_by = require_feasible(self.limits)
         super().__init__(space, seed)
         self.cost = cost
         self.target_ms = target_ms
+        self.within = ", ".join(map(str, self.limits))
         self._visited: set[tuple[int, ...]] = set()
         self._exhausted = False
 
@@ -186,45 +195,45 @@ class ConstrainedStrategy(Strategy):
         return min(self.evaluations, key=rank).architecture
 
     def _admit(self, candidates: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
-        """The first `count` candidates within the target and not visited, now marked visited."""
+        """The first `count` candidates within the limits and not visited, now marked visited."""
         admitted: list[tuple[int, ...]] = []
         for start in range(0, len(candidates), ADMITTED_AT_A_TIME):
             if len(admitted) == count:
                 break
             batch = candidates[start : start + ADMITTED_AT_A_TIME]
             canonical = [self.space.canonical(candidate) for candidate in batch]
-            latency_ms = self.cost.latency_ms(np.array(canonical, dtype=np.int64))
-            for choices, latency in zip(canonical, latency_ms, strict=True):
-                fits = latency <= self.target_ms and choices not in self._visited
-                if fits and len(admitted) < count:
+            inside = fits(self.limits, np.array(canonical, dtype=np.int64))
+            for choices, keeps in zip(canonical, inside.tolist(), strict=True):
+                if keeps and choices not in self._visited and len(admitted) < count:
                     self._visited.add(choices)
                     admitted.append(choices)
         return admitted
 
     def _draw(self, count: int) -> list[tuple[int, ...]]:
-        """`count` random architectures within the target, none visited before.
+        """`count` random architectures within the limits, none visited before.
 
         Choices are uniform, rejected until they fit, in at most `TRIES` draws, so that fewer come
-        back where hardly any fits or all were visited. Where none was ever found, the fastest
-        architecture stands in.
+        back where hardly any fits or all were visited. Where none was ever found, one that is
+        known to keep the limits stands in: the fastest, if it does.
         """
         found: list[tuple[int, ...]] = []
         seen: set[tuple[int, ...]] = set()
         for _ in range(TRIES):
             drawn = self.space.sample_choices(self.cost.rows_at_once, self._random)
-            fits = self.cost.latency_ms(drawn) <= self.target_ms
-            fresh = [row for row in map(tuple, drawn[fits].tolist()) if row not in seen]
+            inside = drawn[fits(self.limits, drawn)]
+            fresh = [row for row in map(tuple, inside.tolist()) if row not in seen]
             found += self._admit(fresh, count - len(found))
             if len(found) == count:
                 break
             seen.update(fresh)
         if not self._visited:
-            found = self._admit([self.cost.minimum()[1]], 1)
+            found = self._admit([self._kept_by], 1)
         return found
 
     def _own_state(self) -> dict[str, Any]:
         return {
             "target_ms": self.target_ms,
+            "within": self.within,
             "exhausted": self._exhausted,
             "visited": [list(choices) for choices in sorted(self._visited)],
         }
@@ -233,6 +242,10 @@ class ConstrainedStrategy(Strategy):
         if state["target_ms"] != self.target_ms:
             raise UsageError(
                 f"the saved search has target {state['target_ms']} ms, not {self.target_ms} ms"
+            )
+        if state.get("within", self.within) != self.within:
+            raise UsageError(
+                f"the saved search kept to a {state['within']}, not to a {self.within}"
             )
         self._exhausted = bool(state["exhausted"])
         self._visited = {tuple(choices) for choices in state["visited"]}

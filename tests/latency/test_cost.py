@@ -171,3 +171,29 @@ def test_lay_out_prices_each_block_once_and_skips_cost_nothing():
 def test_block_without_a_finite_cost_is_named():
     with pytest.raises(LatkitError, match="out_channels=4"):
         lay_out(TinySpace(), lambda block: float("nan") if block.out_channels == 4 else 1.0)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_factor_that_is_no_finite_number_is_refused_by_choice_and_option(wrong):
+    values = np.ones((2, 3))
+    values[1, 2] = wrong
+    with pytest.raises(UsageError, match=r"choices \(0, 1\) is .*options \(1, 2\)"):
+        CostModel((2, 3), [Factor((0, 1), values)])
+    with pytest.raises(UsageError, match="constant"):
+        CostModel((2, 3), [], wrong)
+
+
+def test_costs_in_other_units_say_so():
+    model = CostModel((2,), [Factor((0,), np.array([3.0, 5.0]))], unit="FLOPs")
+    with pytest.raises(
+        UnreachableTargetError, match=r"costs as little as 2 FLOPs.*cost is 3 FLOPs"
+    ):
+        model.require_reachable(2.0)
+    with pytest.raises(UsageError, match="positive number of FLOPs"):
+        model.require_reachable(0.0)
+
+
+def test_scaled_cost_is_the_multiple():
+    model = CostModel((2,), [Factor((0,), np.array([3.0, 5.0]))], 1.0)
+    assert model.scaled(0.5).latency_ms(np.array([[0], [1]])).tolist() == [2.0, 3.0]
+    assert model.of((1,)) == 6.0

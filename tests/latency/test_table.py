@@ -258,6 +258,34 @@ def test_a_body_of_impossible_values_is_damaged(
         LatencyTable.load(path)
 
 
+@pytest.mark.parametrize("name", ["median_ms", "low_ms", "high_ms"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -0.5, 0.0])
+def test_a_latency_that_is_none_names_file_and_block(
+    tmp_path: Path, name: str, wrong: float
+) -> None:
+    path = tmp_path / "table.json"
+    full_table().save(path)
+    body = read_document(path, KIND, VERSION)
+    body["entries"][1][name] = wrong
+    write_document(path, KIND, VERSION, body)
+    block = body["entries"][1]["block"]
+    with pytest.raises(DamagedFileError) as caught:
+        LatencyTable.load(path)
+    assert str(path) in str(caught.value)
+    assert f"{name} of entry 1 is {wrong}" in str(caught.value)
+    assert str(block) in str(caught.value)
+
+
+def test_a_median_outside_its_interval_names_file_and_block(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    WIDTHS.save(path)
+    body = read_document(path, KIND, VERSION)
+    body["entries"][0]["low_ms"] = 99.0
+    write_document(path, KIND, VERSION, body)
+    with pytest.raises(DamagedFileError, match=r"table\.json .*entry 0, MBConv\("):
+        LatencyTable.load(path)
+
+
 def test_a_newer_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     write_document(path, "latency_table", 99, {})
