@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..settings import TrainingSettings
 from ..space import SearchSpace
 from ..spaces.scale import Scale
-from ..strategies.strategy import ConstrainedStrategy
+from ..strategies.constrained import ConstrainedStrategy
 from .task import Shared, Task
 
 

@@ -19,7 +19,8 @@ from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..choices import SKIP, Choice, Kind, Option
 from ..space import SearchSpace
-from .strategy import ConstrainedStrategy, rank
+from .constrained import ConstrainedStrategy
+from .strategy import rank
 
 KINDS: tuple[Kind, ...] = ("resolution", "depth", "width", "operation")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..space import SearchSpace
-from .strategy import ConstrainedStrategy, Evaluation, rank
-
-TRIES_PER_CHILD = 10
-"""Each operator makes at most this many attempts for each child that it shall give."""
+from .breeding import TRIES_PER_CHILD, Rows, crossed, redrawn
+from .constrained import ConstrainedStrategy
+from .strategy import rank
 
 
 class Evolution(ConstrainedStrategy):
@@ -71,7 +72,8 @@ class Evolution(ConstrainedStrategy):
             return []
         bred: list[tuple[int, ...]] = []
         if self.evaluations:
-            best = sorted(self.evaluations, key=rank)[: self.parents]
+            ranked = sorted(self.evaluations, key=rank)[: self.parents]
+            best = np.array([item.choices for item in ranked], dtype=np.int64)
             bred += self._mutants(best)
             bred += self._children(best)
         bred += self._draw(self.population - len(bred))
@@ -79,34 +81,15 @@ class Evolution(ConstrainedStrategy):
         self._exhausted = not bred
         return bred
 
-    def _mutants(self, best: list[Evaluation]) -> list[tuple[int, ...]]:
-        tries = TRIES_PER_CHILD * self.mutations
-        picked = self._random.integers(len(best), size=tries)
-        redrawn = self.space.sample_choices(tries, self._random).tolist()
-        flips = self._random.random((tries, len(self.space.choices))) < self.mutation_probability
-        candidates = [
-            [
-                new if flip else old
-                for old, new, flip in zip(best[parent].choices, row, flipped, strict=True)
-            ]
-            for parent, row, flipped in zip(picked, redrawn, flips, strict=True)
-        ]
-        return self._admit(candidates, self.mutations)
+    def _mutants(self, best: Rows) -> list[tuple[int, ...]]:
+        picked = self._random.integers(len(best), size=TRIES_PER_CHILD * self.mutations)
+        tried = redrawn(self.space, best[picked], self.mutation_probability, self._random)
+        return self._admit(tried.tolist(), self.mutations)
 
-    def _children(self, best: list[Evaluation]) -> list[tuple[int, ...]]:
-        tries = TRIES_PER_CHILD * self.crossovers
-        picked = self._random.integers(len(best), size=(tries, 2))
-        sides = self._random.random((tries, len(self.space.choices))) < 0.5
-        candidates = [
-            [
-                left if side else right
-                for left, right, side in zip(
-                    best[mother].choices, best[father].choices, row, strict=True
-                )
-            ]
-            for (mother, father), row in zip(picked, sides, strict=True)
-        ]
-        return self._admit(candidates, self.crossovers)
+    def _children(self, best: Rows) -> list[tuple[int, ...]]:
+        pairs = self._random.integers(len(best), size=(TRIES_PER_CHILD * self.crossovers, 2))
+        tried = crossed(best[pairs[:, 0]], best[pairs[:, 1]], self._random)
+        return self._admit(tried.tolist(), self.crossovers)
 
     def _own_state(self) -> dict[str, Any]:
         return {**super()._own_state(), "round": self._round}

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..space import SearchSpace
-from .strategy import ConstrainedStrategy
+from .constrained import ConstrainedStrategy
 
 
 class RandomSearch(ConstrainedStrategy):
-    """Uniform choices, rejected above `target_ms`, without replacement.
+    """Uniform choices, rejected above `target_ms` (`None`: no limit), without replacement.
 
-    `budget` is the number of evaluations. A space that has fewer architectures within the target,
-    or where they are too rare to be drawn, ends the search earlier.
+    `budget` is the number of evaluations. A space that has fewer architectures within the target
+    ends the search earlier. Where they are too rare to be drawn, they are walked to from those
+    found, and the search ends once that leads to no new one.
     """
 
     name = "random"
@@ -23,7 +24,7 @@ class RandomSearch(ConstrainedStrategy):
         self,
         space: SearchSpace,
         cost: CostModel,
-        target_ms: float,
+        target_ms: float | None,
         budget: int = 1000,
         seed: int = 0,
         also: Sequence[Limit] = (),

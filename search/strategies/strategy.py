@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...devices.errors import UsageError
-from ...latency.cost import CostModel
-from ...latency.limits import Limit, fits, require_feasible
 from ..space import Architecture, SearchSpace
-
-ADMITTED_AT_A_TIME = 64
-"""Candidates that are made canonical and checked in one go."""
-
-TRIES = 256
-"""Most draws of random candidates for one request for feasible architectures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,93 +154,6 @@ class Strategy(ABC):
             if self.space.canonical(choices) == architecture.choices:
                 return choices
         raise UsageError(f"architecture {architecture} was not asked for, or already told about")
-
-
-class ConstrainedStrategy(Strategy):
-    """A strategy that only asks for architectures of at most `target_ms`, each one once.
-
-    With `also` they keep these limits too. Raises `UnreachableTargetError` at once where the cost
-    models have none. `within` are all limits in words.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        cost: CostModel,
-        target_ms: float,
-        seed: int = 0,
-        also: Sequence[Limit] = (),
-    ) -> None:
-        self.limits = (Limit(cost, target_ms, "latency" if cost.unit == "ms" else "cost"), *also)
-        self._kept_by = require_feasible(self.limits)
-        super().__init__(space, seed)
-        self.cost = cost
-        self.target_ms = target_ms
-        self.within = ", ".join(map(str, self.limits))
-        self._visited: set[tuple[int, ...]] = set()
-        self._exhausted = False
-
-    def best(self) -> Architecture:
-        """The most accurate architecture so far; of equally accurate ones the fastest."""
-        if not self.evaluations:
-            raise UsageError("no architecture was evaluated yet")
-        return min(self.evaluations, key=rank).architecture
-
-    def _admit(self, candidates: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
-        """The first `count` candidates within the limits and not visited, now marked visited."""
-        admitted: list[tuple[int, ...]] = []
-        for start in range(0, len(candidates), ADMITTED_AT_A_TIME):
-            if len(admitted) == count:
-                break
-            batch = candidates[start : start + ADMITTED_AT_A_TIME]
-            canonical = [self.space.canonical(candidate) for candidate in batch]
-            inside = fits(self.limits, np.array(canonical, dtype=np.int64))
-            for choices, keeps in zip(canonical, inside.tolist(), strict=True):
-                if keeps and choices not in self._visited and len(admitted) < count:
-                    self._visited.add(choices)
-                    admitted.append(choices)
-        return admitted
-
-    def _draw(self, count: int) -> list[tuple[int, ...]]:
-        """`count` random architectures within the limits, none visited before.
-
-        Choices are uniform, rejected until they fit, in at most `TRIES` draws, so that fewer come
-        back where hardly any fits or all were visited. Where none was ever found, one that is
-        known to keep the limits stands in: the fastest, if it does.
-        """
-        found: list[tuple[int, ...]] = []
-        seen: set[tuple[int, ...]] = set()
-        for _ in range(TRIES):
-            drawn = self.space.sample_choices(self.cost.rows_at_once, self._random)
-            inside = drawn[fits(self.limits, drawn)]
-            fresh = [row for row in map(tuple, inside.tolist()) if row not in seen]
-            found += self._admit(fresh, count - len(found))
-            if len(found) == count:
-                break
-            seen.update(fresh)
-        if not self._visited:
-            found = self._admit([self._kept_by], 1)
-        return found
-
-    def _own_state(self) -> dict[str, Any]:
-        return {
-            "target_ms": self.target_ms,
-            "within": self.within,
-            "exhausted": self._exhausted,
-            "visited": [list(choices) for choices in sorted(self._visited)],
-        }
-
-    def _load_own_state(self, state: dict[str, Any]) -> None:
-        if state["target_ms"] != self.target_ms:
-            raise UsageError(
-                f"the saved search has target {state['target_ms']} ms, not {self.target_ms} ms"
-            )
-        if state.get("within", self.within) != self.within:
-            raise UsageError(
-                f"the saved search kept to a {state['within']}, not to a {self.within}"
-            )
-        self._exhausted = bool(state["exhausted"])
-        self._visited = {tuple(choices) for choices in state["visited"]}
 
 
 def rank(evaluation: Evaluation) -> tuple[float, float, tuple[int, ...]]:

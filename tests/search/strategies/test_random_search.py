@@ -158,7 +158,7 @@ def test_space_smaller_than_the_budget_is_searched_in_full():
 
 
 def test_target_that_only_the_fastest_architecture_meets_finds_it(monkeypatch):
-    monkeypatch.setattr("latkit.search.strategies.strategy.TRIES", 1)
+    monkeypatch.setattr("latkit.search.strategies.constrained.TRIES", 1)
     smallest, choices = COST.minimum()
     strategy = RandomSearch(SPACE, COST, smallest * (1 + 1e-9), budget=3)
     assert run_to_its_end(strategy, COST) == [SPACE.architecture(choices)]
