@@ -25,8 +25,8 @@ class Batch:
     """What a step learns from: inputs (N, 3, height, width), and the class of each (N,).
 
     `random` holds the step's random numbers, `progress` is the share of all steps that are done.
-    Steps and epochs count from 0; `seed` is the run's. Of several processes, each has a share of
-    the step's images; their `random` is the same.
+    Steps and epochs count from 0, and the last step of an epoch says so; `seed` is the run's. Of
+    several processes, each has a share of the step's images; their `random` is the same.
     """
 
     inputs: Tensor
@@ -38,6 +38,7 @@ class Batch:
     classes: int
     epoch: int = 0
     seed: int = 0
+    ends_epoch: bool = False
 
     def to(self, like: Tensor) -> Batch:
         """The batch on the device, and in the type, of a model's weights."""
@@ -137,6 +138,7 @@ class BatchLoader:
             len(self.data.classes),
             step // self._epoch_steps,
             self.seed,
+            (step + 1) % self._epoch_steps == 0,
         )
 
     def indices(self, step: int) -> Tensor:

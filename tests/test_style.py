@@ -57,6 +57,7 @@ TORCH_MODULES = {
     "search/supernet.py",
     "search/trainers/bi_sampling.py",
     "search/trainers/bilevel.py",
+    "search/trainers/controlled.py",
     "search/trainers/joint.py",
     "search/trainers/path_dropout.py",
     "search/trainers/sandwich.py",

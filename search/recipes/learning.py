@@ -19,6 +19,7 @@ from ..settings import TrainingSettings
 from ..supernet import Supernet
 from ..trainers.bi_sampling import HELD_OUT_SHARE, BiSampling
 from ..trainers.bilevel import Bilevel
+from ..trainers.controlled import Controlled
 from ..trainers.joint import Joint
 from ..trainers.path_dropout import PathDropout
 from ..trainers.sandwich import Sandwich
@@ -55,6 +56,19 @@ def joint(task: Task, **options: Any) -> Shared:
     """
     supernet = Supernet(task.space, task.seed).to(task.device)
     rule = Joint(supernet, task.data, task.cost, task.target_ms, **options)
+    _train(task, supernet, rule, options)
+    return Shared(supernet, rule.best())
+
+
+def controlled(task: Task, **options: Any) -> Shared:
+    """Weights and a recurrent controller in turns, towards the target (ENAS, Pham et al. 2018).
+
+    Options are `Controlled`'s. Chosen is the most rewarded of some architectures that the
+    controller samples in the end.
+    """
+    supernet = Supernet(task.space, task.seed).to(task.device)
+    options = {"seed": task.seed, **options}
+    rule = Controlled(supernet, task.data, task.cost, task.target_ms, **options)
     _train(task, supernet, rule, options)
     return Shared(supernet, rule.best())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ...devices.errors import UnreachableTargetError, UsageError
 from ...latency.blocks import Block
 from ..data import Dataset
 from ..elasticity import architecture_latency, is_scalable, scale
+from ..evaluators.stand_alone import StandAlone
 from ..log import SearchLog
 from ..loop import run_strategy
 from ..recalibration import SupernetEvaluator
@@ -39,14 +40,15 @@ class Found:
     """What a recipe ends with.
 
     `accuracy` is the architecture's on the validation images, with the trained shared weights and
-    statistics of its own. Its network with these weights is `weights.extract(architecture)`.
+    statistics of its own. Its network with these weights is `weights.extract(architecture)`. Of a
+    recipe that shares none, `weights` are None and the accuracy is that of its own training.
     `evaluations` were made by the recipe's strategy, 0 where it has none.
     """
 
     recipe: str
     space: SearchSpace
     architecture: Architecture
-    weights: SharedWeights
+    weights: SharedWeights | None
     accuracy: float
     latency_ms: float
     target_ms: float
@@ -72,7 +74,7 @@ def run(
     device: str = "cpu",
     progress: Report | None = None,
 ) -> Found:
-    """Train a recipe's shared weights, and end with an architecture.
+    """Train a recipe's shared weights, where it has any, and end with an architecture.
 
     The cost is `Task`'s. `space` is the recipe's own at the paper's scale, for the classes of
     `data`, where it is not given, and `settings` are the paper's, with this seed. A run that was
@@ -93,14 +95,20 @@ def run(
     )
     task.cost.require_reachable(target_ms)
     folder.mkdir(parents=True, exist_ok=True)
-    shared = recipe.train(task)
-    evaluator = SupernetEvaluator(shared.weights, data, seed=seed)
-    architecture, evaluations = shared.architecture, 0
+    weights: SharedWeights | None = None
+    architecture: Architecture | None = None
+    evaluations = 0
+    if recipe.train is None:
+        accuracy = _stand_alone(task, folder, progress).accuracy
+    else:
+        shared = recipe.train(task)
+        weights, architecture = shared.weights, shared.architecture
+        accuracy = SupernetEvaluator(weights, data, seed=seed).accuracy
     if recipe.strategy is not None:
         strategy = recipe.strategy(task)
-        log = SearchLog(folder / "search.jsonl", _log_settings(task, strategy, shared.weights))
+        log = SearchLog(folder / "search.jsonl", _log_settings(task, strategy, weights))
         done = None if progress is None else _searching_progress(progress, strategy)
-        evaluations = run_strategy(strategy, task.cost, evaluator.accuracy, log, progress=done)
+        evaluations = run_strategy(strategy, task.cost, accuracy, log, progress=done)
         architecture = strategy.best()
     if architecture is None:
         raise UsageError(f"recipe {recipe.name} chooses nothing: give it a strategy")
@@ -111,8 +119,8 @@ def run(
         recipe.name,
         task.space,
         architecture,
-        shared.weights,
-        evaluator.accuracy(architecture),
+        weights,
+        accuracy(architecture),
         latency_of(architecture),
         target_ms,
         evaluations,
@@ -133,8 +141,22 @@ def scaled(task: Task, architecture: Architecture, grid: int) -> Architecture:
         return architecture
 
 
-def _log_settings(task: Task, strategy: Strategy, weights: SharedWeights) -> dict[str, Any]:
-    """All that a search log depends on: the weights, the cost, and what the strategy was given."""
+def _stand_alone(task: Task, folder: Path, progress: Report | None) -> StandAlone:
+    """What trains each architecture on its own; the results are kept in `folder`."""
+    return StandAlone(
+        task.space,
+        task.data,
+        task.settings,
+        seed=task.seed,
+        folder=folder / "networks",
+        device=task.device,
+        workers=task.workers,
+        progress=None if progress is None else _training_progress(progress),
+    )
+
+
+def _log_settings(task: Task, strategy: Strategy, weights: SharedWeights | None) -> dict[str, Any]:
+    """All that a search log depends on: what accuracies come from, the cost, and the strategy."""
     rows = task.space.sample_choices(PRICED, np.random.default_rng(0))
     options = {
         name: value
@@ -144,7 +166,7 @@ def _log_settings(task: Task, strategy: Strategy, weights: SharedWeights) -> dic
     return {
         "space": task.space.name,
         "data": task.data.key,
-        "weights": fingerprint(weights),
+        "weights": asdict(task.settings) if weights is None else fingerprint(weights),
         "cost": hashlib.sha256(task.cost.latency_ms(rows).tobytes()).hexdigest(),
         "seed": task.seed,
         "strategy": strategy.name,

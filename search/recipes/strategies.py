@@ -12,6 +12,7 @@ from ..strategies.coarse_to_fine import CoarseToFine
 from ..strategies.evolution import Evolution
 from ..strategies.nsga2 import Nsga2
 from ..strategies.random_search import RandomSearch
+from ..strategies.recurrent import LstmPpo, LstmReinforce
 from ..strategies.regularised_evolution import RegularisedEvolution
 from .task import Task
 
@@ -44,3 +45,15 @@ def bayesian(task: Task, **options: Any) -> Bayesian:
 def coarse_to_fine(task: Task, **options: Any) -> CoarseToFine:
     """A coarse grid, then what single choices change, as in BigNAS (Yu et al. 2020)."""
     return CoarseToFine(task.space, task.cost, task.target_ms, **options)
+
+
+def lstm_reinforce(task: Task, **options: Any) -> LstmReinforce:
+    """An LSTM taught by REINFORCE, as in NAS-RL and ENAS; the most rewarded architecture."""
+    task.cost.require_reachable(task.target_ms)
+    return LstmReinforce(task.space, task.target_ms, seed=task.seed, **options)
+
+
+def lstm_ppo(task: Task, **options: Any) -> LstmPpo:
+    """An LSTM taught by PPO, as in NASNet (Zoph et al. 2018); the most rewarded architecture."""
+    task.cost.require_reachable(task.target_ms)
+    return LstmPpo(task.space, task.target_ms, seed=task.seed, **options)

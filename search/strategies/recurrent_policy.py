@@ -72,6 +72,8 @@ class RecurrentPolicy:
         self.learning_rate = learning_rate
         self.baseline_decay = baseline_decay
         self.entropy_weight = entropy_weight
+        self.skip_target = skip_target
+        self.skip_weight = skip_weight
         self.pulls = skip_pulls(choices, skip_target, skip_weight)
         self.step = 0
         self.average = 0.0

@@ -12,11 +12,21 @@ from latkit.search.data import load_data
 from latkit.search.elasticity import is_scalable
 from latkit.search.log import read_log
 from latkit.search.recipes import RECIPES, run
-from latkit.search.recipes.learning import single_path
-from latkit.search.recipes.strategies import coarse_to_fine, evolution, random_search
+from latkit.search.recipes.learning import controlled, single_path
+from latkit.search.recipes.strategies import (
+    coarse_to_fine,
+    evolution,
+    lstm_ppo,
+    lstm_reinforce,
+    random_search,
+)
 from latkit.search.spaces import Scale
 from latkit.search.spaces.darts import DartsSpace
+from latkit.search.spaces.enas import EnasMacroSpace
+from latkit.search.spaces.enas_micro import EnasMicroSpace
 from latkit.search.spaces.nasbench201 import NasBench201Space
+from latkit.search.spaces.nasnet import NasNetSpace
+from latkit.search.spaces.nasrl import NasRLSpace
 from latkit.search.training import Trainer, fingerprint, set_threads
 from staged_cases import small_space
 
@@ -25,10 +35,20 @@ SHORT = {
     "spos": {"strategy": partial(evolution, population=3, rounds=2)},
     "bignas": {"strategy": partial(coarse_to_fine, budget=6)},
     "oneshot": {"strategy": partial(random_search, budget=4)},
+    "enas": {"train": partial(controlled, controller_steps=2, per_step=2, derived=3)},
+    "enas_macro": {"train": partial(controlled, controller_steps=1, per_step=2, skip_weight=0.8)},
+    "nasrl": {"strategy": partial(lstm_reinforce, steps=2, per_step=2)},
+    "nasnet": {"strategy": partial(lstm_ppo, steps=1, per_step=3)},
 }
+EVALUATIONS = {"spos": 6, "bignas": 6, "oneshot": 4, "nasrl": 4, "nasnet": 3}
+STAND_ALONE = {"nasrl", "nasnet"}
 SPACES = {
     "darts": DartsSpace(10, TINY, cells=3, channels=16),
     "oneshot": NasBench201Space(10, TINY, cells=1),
+    "enas": EnasMicroSpace(10, TINY, cells=3, channels=8, nodes=2),
+    "enas_macro": EnasMacroSpace(10, TINY, layers=3),
+    "nasrl": NasRLSpace(10, TINY, layers=2),
+    "nasnet": NasNetSpace(10, TINY, cells=3, channels=8, nodes=1),
 }
 SPACES["darts_second_order"] = SPACES["darts"]
 
@@ -78,17 +98,21 @@ def test_ends_with_an_architecture_of_the_space_its_cost_and_its_weights(name, d
     blocks = space.network(found.architecture).blocks
     assert found.latency_ms == pytest.approx(0.5 + sum(map(cost_ms, blocks)))
     assert 0 <= found.accuracy <= 1
-    logits = found.weights.extract(found.architecture)(data.inputs(data.test.read(range(2))))
-    assert logits.shape == (2, 10)
-    if name in SHORT:
-        assert found.meets_target
-        _, entries = read_log(tmp_path / "search.jsonl")
-        assert len(entries) == found.evaluations == {"spos": 6, "bignas": 6, "oneshot": 4}[name]
-        assert found.accuracy == max(entry.accuracy for entry in entries)
+    if name in STAND_ALONE:
+        assert found.weights is None
     else:
-        assert found.evaluations == 0
+        logits = found.weights.extract(found.architecture)(data.inputs(data.test.read(range(2))))
+        assert logits.shape == (2, 10)
+    assert found.evaluations == EVALUATIONS.get(name, 0)
+    if name in EVALUATIONS:
+        _, entries = read_log(tmp_path / "search.jsonl")
+        assert len(entries) == found.evaluations
+        accuracies = {entry.architecture: entry.accuracy for entry in entries}
+        assert found.accuracy == accuracies[found.architecture.choices]
+        if name not in STAND_ALONE:
+            assert found.meets_target and found.accuracy == max(accuracies.values())
     assert {step[0].split()[-1] for step in steps} == {"training"} | (
-        {"search"} if name in SHORT else set()
+        {"search"} if name in EVALUATIONS else set()
     )
 
 
@@ -109,7 +133,7 @@ def test_a_run_that_was_killed_anywhere_ends_as_one_that_was_not(name, data, tmp
 
         return stop
 
-    places = [("training", 1), ("training", 2)] + [("search", 1)] * (name in SHORT)
+    places = [("training", 1), ("training", 2)] + [("search", 1)] * (name in EVALUATIONS)
     for what, done in places:
         with pytest.raises(KeyboardInterrupt):
             start(progress=killed_in(what, done))
