@@ -242,19 +242,6 @@ def test_an_interrupt_passes(tmp_path):
     assert len(read_log(tmp_path / "search.jsonl")[1]) == 3
 
 
-def test_a_cost_that_is_no_number_is_refused_before_anything_is_evaluated(tmp_path):
-    factors = [Factor((0,), np.array([1.0, math.nan, 1.0, 1.0]))]
-    counted = Counted()
-    with pytest.raises(LatkitError, match="the cost of a 2"):
-        run_strategy(
-            Reinforce(SPACE, 3.0, steps=100),
-            CostModel(SPACE.option_counts, factors),
-            counted,
-            log_in(tmp_path),
-        )
-    assert all(architecture.choices[0] != 1 for architecture in counted.asked)
-
-
 @pytest.mark.parametrize("strategy", [Evolution, RandomSearch])
 def test_an_unreachable_target_ends_before_any_evaluation(tmp_path, strategy):
     counted = Counted()
