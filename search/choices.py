@@ -76,6 +76,11 @@ class ChoiceRules:
         if 0 in self.option_counts:
             raise UsageError(f"space {space}: a choice has no options")
         self._conditions = tuple(self._condition(choice) for choice in self.choices)
+        self._conditional = tuple(
+            (position, condition)
+            for position, condition in enumerate(self._conditions)
+            if condition
+        )
         self._runs = tuple(self._run(names) for names in runs)
         self._mirrors = tuple(self._mirror(pair) for pair in mirrors)
 
@@ -98,23 +103,27 @@ class ChoiceRules:
 
     def active(self, choices: Sequence[int]) -> tuple[bool, ...]:
         """Which choices are on."""
-        chosen = dict(enumerate(choices))
-        return tuple(self.is_on(position, chosen) for position in range(len(choices)))
+        found = [True] * len(choices)
+        for position, condition in self._conditional:
+            found[position] = all(choices[parent] in allowed for parent, allowed in condition)
+        return tuple(found)
 
     def canonical(self, choices: Sequence[int]) -> tuple[int, ...]:
         """The one form that stands for all choices giving the same network."""
         self.check(choices)
         active = self.active(choices)
         return tuple(
-            int(choices[origin]) if active[origin] else 0 for origin in self.origins(choices)
+            [int(choices[origin]) if active[origin] else 0 for origin in self.origins(choices)]
         )
 
     def origins(self, choices: Sequence[int]) -> tuple[int, ...]:
         """For each position of the canonical form, the one whose choice has moved there."""
         origins = list(range(len(choices)))
         for run in self._runs:
-            layers = sorted(run.layers, key=lambda layer: choices[layer[0]] == run.skip)  # stable
-            self._move(origins, run.layers, layers)
+            skipped = [choices[layer[0]] == run.skip for layer in run.layers]
+            if skipped != sorted(skipped):
+                order = sorted(range(len(skipped)), key=skipped.__getitem__)  # stable
+                self._move(origins, run.layers, [run.layers[number] for number in order])
         for mirror in self._mirrors:
             active = self.active(choices)
             groups = sorted(
