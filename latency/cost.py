@@ -198,13 +198,14 @@ class CostModel:
         return "milliseconds" if self.unit == "ms" else self.unit
 
     def _check(self, columns: NDArray[np.integer[Any]]) -> None:
-        for position, count in enumerate(self.option_counts):
-            column = columns[position]
-            if column.max() >= count or (column.dtype.kind == "i" and column.min() < 0):
-                raise UsageError(
-                    f"choice {position} has options 0 to {count - 1}; the architectures name "
-                    f"others, between {column.min()} and {column.max()}"
-                )
+        least, most = columns.min(axis=1), columns.max(axis=1)
+        wrong = (least < 0) | (most >= np.array(self.option_counts))
+        if wrong.any():
+            position = int(wrong.argmax())
+            raise UsageError(
+                f"choice {position} has options 0 to {self.option_counts[position] - 1}; the "
+                f"architectures name others, between {least[position]} and {most[position]}"
+            )
 
 
 def lay_out(
