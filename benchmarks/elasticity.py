@@ -7,9 +7,9 @@ faster than the widths before them), or given. The solver is a dynamic programme
 all blocks. It knows nothing of the scaling's code, and is exact to a millionth of the largest
 latency for each block, where a block's latency depends on its own width alone; that it does is
 checked on every result. Shares are of the targets that it reaches within 0.5 %; `beyond` counts
-those that were reached although it says that they can't be, `none` those where scaling gave no
-state. The mean miss is over the shares' targets, and counts what is above a target as much as what
-is below it.
+those that were reached although it says that they can't be, by less than it is exact to; `none`
+those where scaling gave no state. The mean miss is over the shares' targets, and counts what is
+above a target as much as what is below it.
 
     python benchmarks/elasticity.py --table mobile=table.json
     python benchmarks/elasticity.py --spaces "" --table tfnas=imported.json --fixed-ms 1.99 \\

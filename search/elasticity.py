@@ -83,7 +83,11 @@ def scale(
 
 
 def is_scalable(space: SearchSpace) -> bool:
-    """Whether the space has layers whose middle channels can be scaled at all."""
+    """Whether the space has layers whose middle channels can be scaled at all.
+
+    Only those of inverted residual blocks (`MBConv`) in a stage can be: not the middle channels of
+    a shuffle unit, which are a choice, nor the channels of cells.
+    """
     if not space.layer_stages:
         return False  # candidates need not be listed, of which there may be too many
     return any(

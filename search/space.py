@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,11 @@ class SearchSpace:
 
     def validate(self, architecture: Architecture) -> None:
         """Raise `UsageError`, naming the choice, where the architecture is not of this space."""
+        self._check_canonical(architecture)
+        if architecture.expanded_channels is not None:
+            self.layers(architecture)
+
+    def _check_canonical(self, architecture: Architecture) -> None:
         canonical = self.canonical(architecture.choices)
         for choice, given, wanted in zip(
             self.choices, architecture.choices, canonical, strict=True
@@ -203,8 +209,6 @@ class SearchSpace:
                     f"{choice.options[given]}, where its canonical form has "
                     f"{choice.options[wanted]}"
                 )
-        if architecture.expanded_channels is not None:
-            self.layers(architecture)
 
     def describe(self, choices: Sequence[int]) -> str:
         """An architecture in words: the option of each active choice."""
@@ -233,8 +237,8 @@ class SearchSpace:
 
     def network(self, architecture: Architecture) -> Network:
         """The blocks of an architecture; those of pieces that are left out are not among them."""
-        self.validate(architecture)
-        blocks = self._chain(architecture)
+        self._check_canonical(architecture)
+        blocks = self._chain(architecture)  # checks the widths
         nodes: list[NetworkNode] = []
         # What each piece hands on: the nodes whose values are read in its place.
         given: list[tuple[int, ...]] = []
@@ -375,7 +379,7 @@ class SearchSpace:
                         f"channels to layer {number}; from 1 to "
                         f"{block.expanded_channels} are possible"
                     )
-                blocks[index] = replace(block, expanded_channels=width)
+                blocks[index] = _narrowed(block, width)
             elif width != 0:
                 raise UsageError(
                     f"space {self.name}: architecture {architecture} gives {width} middle "
@@ -459,6 +463,12 @@ class SearchSpace:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
+
+
+@lru_cache(maxsize=1 << 16)
+def _narrowed(block: MBConv, width: int) -> MBConv:
+    """The block with `width` middle channels: elasticity-scaling asks for the same ones often."""
+    return replace(block, expanded_channels=width)
 
 
 def _integers(values: Any, name: str) -> tuple[int, ...]:

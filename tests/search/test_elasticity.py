@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from latkit.devices.errors import UnreachableTargetError, UsageError
 from latkit.latency.blocks import ConvBlock, Head, MBConv
 from latkit.search.choices import SKIP, Choice
-from latkit.search.elasticity import CLOSE_ENOUGH, architecture_latency, scale
+from latkit.search.elasticity import CLOSE_ENOUGH, architecture_latency, is_scalable, scale
 from latkit.search.space import Architecture, Piece, SearchSpace
+from latkit.search.spaces.bignas import bignas
 from latkit.search.spaces.layers import OneOf, Operation
 from latkit.search.spaces.mobile import STAGES, MobileSpace, mobile_space, mobile_stage
+from latkit.search.spaces.nasbench201 import NasBench201Space
+from latkit.search.spaces.proxylessnas import proxylessnas, proxylessnas_enlarged
+from latkit.search.spaces.shufflenet import shufflenet_channels
+from latkit.search.spaces.tfnas import tfnas
 
 SPACE = mobile_space()
 EVERYTHING = SPACE.architecture([1, 3, 3, 2, 3, 3, 3, 2, 3, 3, 3])
@@ -287,6 +292,22 @@ def test_blocks_never_lose_their_first_convolution_to_a_width():
             if before is not None:
                 same = before.expanded_channels == before.in_channels
                 assert (after.expanded_channels == after.in_channels) == same
+
+
+@pytest.mark.parametrize(
+    ("space", "scalable"),
+    [
+        (mobile_space, True),
+        (proxylessnas, True),
+        (proxylessnas_enlarged, True),
+        (tfnas, True),
+        (bignas, True),
+        (shufflenet_channels, False),
+        (NasBench201Space, False),
+    ],
+)
+def test_inverted_residual_blocks_are_what_can_be_scaled(space, scalable):
+    assert is_scalable(space()) is scalable
 
 
 def test_space_without_middle_channels_has_nothing_to_scale():
