@@ -2,9 +2,11 @@
 
 Strategies of ours beside Optuna's and pymoo's, on the same spaces with the same free objective: a
 sum of a random number for each option as accuracy, a cost model of operation counts as latency.
-Only the calls that ask and tell are timed, one architecture at a time (pymoo: a generation). Ours
-draw within the median latency, each architecture once; the samplers of the others know no limit:
-Optuna's TPE and random sampler see accuracy alone, both NSGA-II both objectives.
+Only the calls that ask and tell are timed, one architecture at a time (pymoo: a generation), by
+the processor's time of this process, which neighbours on the machine change little. Ours draw
+within the median latency, each architecture once (REINFORCE: from all, again and again); the
+others know no limit: Optuna's TPE and random sampler see accuracy alone, both NSGA-II both
+objectives.
 
 All take turns in each repeat, in another order each time. A row has the mean over the first 100,
 1000, ... evaluations of a run: the median, least and most of the repeats.
@@ -165,10 +167,10 @@ class Stopwatch:
     _begun: float = 0.0
 
     def __enter__(self) -> None:
-        self._begun = time.perf_counter()
+        self._begun = time.process_time()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._begun
+        self.seconds += time.process_time() - self._begun
 
     def taken(self) -> float:
         """What it holds, which it forgets."""
