@@ -268,7 +268,7 @@ def land(
     grid: int,
     repair: bool,
 ) -> Landing:
-    """Scale, timed by the processor; where there is no state within the target, the miss is infinite."""
+    """Scale, and time it; where there is no state within the target, the miss is infinite."""
     begun = time.process_time()
     try:
         found = scale(start, space, latency_of, target_ms, grid, repair=repair)

@@ -143,23 +143,19 @@ class _Scaling:
 
     def procedure(self) -> Widths:
         """Widths within the target, found as TF-NAS does."""
-        widths = self._onto_grid(self._start)
-        if self._fits(widths):
-            return self._grow_suffixes(self._grow(widths, self._layers))
-        widths = self._shrink(widths)
+        widths = self._procedure()
         if not self._fits(widths):
             raise self._unreachable(widths, "with all stages at their fewest")
-        return self._grow_suffixes(widths)
+        return widths
 
     def repaired(self) -> Widths:
         """Widths within the target: all channels, or as close to it as blocks' widths come."""
         widest = _with(self._start, {layer.index: layer.upper for layer in self._layers})
         if self._fits(widest):
             return widest
-        try:
-            widths = self.procedure()
-        except UnreachableTargetError:
-            widths = self._fastest(self._onto_grid(self._start))
+        widths = self._procedure()
+        if not self._fits(widths):
+            widths = self._fastest(widths)
         for steps in (NEAR_STEPS, None):
             if self._latency(widths) < (1 - CLOSE_ENOUGH) * self._target_ms:
                 widths = self._closest(widths, steps)
@@ -187,6 +183,12 @@ class _Scaling:
             width = widths[layer.index] + direction * layer.step
             changed[layer.index] = min(max(width, layer.lower), layer.upper)
         return tuple(changed)
+
+    def _procedure(self) -> Widths:
+        """What TF-NAS's steps end with: all stages at their fewest where nothing fits."""
+        widths = self._onto_grid(self._start)
+        together = self._grow(widths, self._layers) if self._fits(widths) else self._shrink(widths)
+        return self._grow_suffixes(together) if self._fits(together) else together
 
     def _shrink(self, widths: Widths) -> Widths:
         """The first state within the target, or all stages at their fewest channels."""
