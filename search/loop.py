@@ -23,8 +23,8 @@ class Budget:
     """How much a strategy may evaluate; `None`: until it is done.
 
     `evaluations` counts architectures: one that the strategy asks for again costs nothing.
-    `seconds` are those of its evaluations, by runs that were killed too, but for the evaluation
-    during which they were. The evaluation that exceeds them is the last one.
+    `seconds` are those of its evaluations, by runs that were killed too (all but the last second
+    or so before the kill). The evaluation that exceeds them is the last one.
     """
 
     evaluations: int | None = None
@@ -78,6 +78,8 @@ def run_strategy(
             if accuracies:
                 count = len(accuracies)
                 strategy.tell(asked[:count], accuracies, latencies_ms[:count])
+            if trajectory is not None:
+                trajectory.save()
     return len(run.evaluated)
 
 
@@ -122,8 +124,6 @@ class _Run:
         is_logged = found is not None
         if found is None:
             found, seconds = log.accuracy(architecture), 0.0
-        if found is None and self._trajectory is not None:
-            found = self._trajectory.accuracy(name, index, architecture)
         if found is None:
             if self._trajectory is not None and self._trajectory.seconds(name) >= self._seconds:
                 self.is_over = True
@@ -131,6 +131,8 @@ class _Run:
             began = time.perf_counter()
             found = evaluate(self._evaluator, self._strategy.space, architecture)
             seconds = time.perf_counter() - began
+        if not is_logged:
+            log.append(LogEntry(name, index, architecture.choices, latency_ms, found))
         if self._trajectory is not None:
             self._trajectory.add(
                 name,
@@ -142,8 +144,6 @@ class _Run:
                 seconds=seconds,
                 figures=figures,
             )
-        if not is_logged:
-            log.append(LogEntry(name, index, architecture.choices, latency_ms, found))
         self.evaluated.add(architecture)
         self.answered += 1
         return found

@@ -28,6 +28,9 @@ COLUMNS = [
 ]
 """Of a frame, before the figures of the strategies."""
 
+SAVED_EVERY_SECONDS = 1.0
+"""A kill costs the times of evaluations that took no longer together, and of the one under way."""
+
 
 class Trajectory:
     """Rows of one search, in a store. They are only ever added.
@@ -60,24 +63,10 @@ class Trajectory:
                 assert result.inserted_primary_key is not None
                 self._id, self._rows = int(result.inserted_primary_key[0]), {}
                 self.search = _labelled(name, sha256, begun)
+        self._waiting: list[rows.Values] = []
         self._seconds = defaultdict[str, float](float)
         for (strategy, _), row in self._rows.items():
             self._seconds[strategy] += row["seconds"] or 0.0
-
-    def accuracy(self, strategy: str, index: int, architecture: Architecture) -> float | None:
-        """What this evaluation gave; None where it has no row.
-
-        Raises `DamagedFileError` where its row is of another architecture.
-        """
-        row = self._rows.get((strategy, index))
-        if row is None:
-            return None
-        if row["architecture"] != architecture.key:
-            raise self._database.damaged(
-                f"evaluation {index} of {strategy} in {self.search} is of {row['architecture']}, "
-                f"and the search asks for {architecture}"
-            )
-        return float(row["accuracy"])
 
     def add(
         self,
@@ -91,7 +80,11 @@ class Trajectory:
         seconds: float = math.nan,
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Add an evaluation, unless it has a row. `seconds` are NaN where they are not known."""
+        """Add an evaluation that is in the log, unless it has a row.
+
+        `seconds` are NaN where they are not known. Written by `save`, or here once evaluations of
+        more than `SAVED_EVERY_SECONDS` wait.
+        """
         if (strategy, index) in self._rows:
             return
         values: dict[str, Any] = {
@@ -105,10 +98,18 @@ class Trajectory:
             "seconds": _known(seconds),
             "figures": rows.to_text(dict(figures or {})),
         }
-        with self._database.writing() as connection:
-            connection.execute(insert(database.evaluations).values(rows.with_crc(values)))
         self._rows[strategy, index] = values
         self._seconds[strategy] += values["seconds"] or 0.0
+        self._waiting.append(rows.with_crc(values))
+        if math.fsum(row["seconds"] or 0.0 for row in self._waiting) > SAVED_EVERY_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the rows that wait, in one transaction."""
+        if self._waiting:
+            with self._database.writing() as connection:
+                connection.execute(insert(database.evaluations), self._waiting)
+            self._waiting = []
 
     def add_finalist(
         self,
@@ -140,6 +141,7 @@ class Trajectory:
 
     def frame(self) -> pd.DataFrame:
         """The rows of this search; see `trajectories`."""
+        self.save()
         return _frame(self._database, self._id)
 
     def _read(self, connection: Connection, search: int) -> dict[tuple[str, int], dict[str, Any]]:
@@ -213,17 +215,13 @@ def _agree(
 ) -> bool:
     """Whether rows and a log may be of one search.
 
-    A row is written before the log's line, so a kill leaves at most one row more. Rows that are
-    missing were never written: an earlier run had no trajectory.
+    A log's line is written before its row, so a kill may leave rows to add, and no row too many.
     """
     entries = {(entry.strategy, entry.index): entry for entry in recorded}
-    if len(found.keys() - entries.keys()) > 1:
-        return False
-    return all(
+    return found.keys() <= entries.keys() and all(
         row["architecture"] == Architecture(entries[key].architecture).key
         and row["accuracy"] == entries[key].accuracy
         for key, row in found.items()
-        if key in entries
     )
 
 

@@ -491,7 +491,7 @@ def test_a_store_of_version_1_is_read_and_goes_on(tmp_path):
         assert store.measurements(SETUP) == before
         store.add_round(SETUP, PROTOCOL, INFO, round_of({}, index=9, run_id="later"))
     with sqlite3.connect(path) as raw:
-        assert raw.execute("SELECT version FROM meta").fetchall() == [(3,)]
+        assert raw.execute("SELECT version FROM meta").fetchall() == [(4,)]
     raw.close()
 
 

@@ -240,7 +240,7 @@ def test_a_store_of_version_2_takes_kernel_runs(tmp_path, setup):
         store.add_kernel_run(setup, INFO, run_of())
         assert len(store.kernel_runs(setup)) == 1
     with sqlite3.connect(path) as raw:
-        assert raw.execute("SELECT version FROM meta").fetchall() == [(3,)]
+        assert raw.execute("SELECT version FROM meta").fetchall() == [(4,)]
     raw.close()
 
 
