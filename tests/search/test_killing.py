@@ -13,6 +13,8 @@ from latkit.latency.store import Store
 from latkit.search.log import read_log
 from latkit.search.trajectory import trajectories
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
 KILLS = 10
 EVALUATIONS = 120
 MOST_LINES = 20
@@ -63,6 +65,43 @@ def search(folder):
         ):
             run_strategy(strategy, cost, accuracy, log, trajectory=trajectory, progress=hold)
 
+"""
+
+TRAINING_AND_SEARCH = """
+import os, sys, time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from latkit.latency.network import block_graph
+from latkit.latency.ops import multiply_adds
+from latkit.search.data import load_data
+from latkit.search.recipes import RECIPES, run
+from latkit.search.recipes.strategies import evolution
+from latkit.search.settings import TrainingSettings
+from latkit.search.spaces import Scale
+from latkit.search.spaces.nasbench201 import NasBench201Space
+from latkit.search.training import set_threads
+
+data = load_data(image_size=8)
+few = [part.only(part.labels.argsort()[::8]) for part in (data.train, data.validation)]
+data = replace(data, train=few[0], validation=few[1], key="few")
+recipe = replace(RECIPES["spos"], strategy=partial(evolution, population=6, rounds=2))
+space = NasBench201Space(10, Scale(width=0.25, resolutions=(8,)), cells=1)
+
+def search(folder):
+    set_threads(1)
+
+    def hold(what, done, _):
+        while "search" in what and done > 9 and not (folder / "go").exists():
+            time.sleep(0.001)
+
+    run(
+        recipe, data, lambda block: float(multiply_adds(block_graph(block))), 1e6, folder,
+        space=space, settings=TrainingSettings(2, 16), progress=hold,
+    )
+"""
+
+FORKS = """
 # Every search is a process of its own, forked from one that has imported all it needs.
 for line in sys.stdin:
     child = os.fork()
@@ -80,15 +119,28 @@ os._exit(0)
 """
 
 
-@pytest.fixture(scope="module")
-def searches():
+@pytest.fixture
+def searches(request):
     process = subprocess.Popen(
-        [sys.executable, "-c", SEARCH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", request.param + FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     yield process
     process.stdin.close()
     process.stdout.close()
     process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Of a search that is let through, and of one that is killed."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    (whole / "go").touch()
+    return whole, killed
 
 
 def search(searches, folder, kill_at=None, wait_s=0.0):
@@ -114,12 +166,9 @@ def calls(folder):
     return (folder / "calls").read_text().splitlines()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_search_killed_ten_times_ends_with_the_log_of_one_that_was_not(searches, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-    (whole / "go").touch()
+@pytest.mark.parametrize("searches", [SEARCH], indirect=True, ids=["table"])
+def test_a_search_killed_ten_times_ends_with_the_log_of_one_that_was_not(searches, folders):
+    whole, killed = folders
     assert search(searches, whole) == 0
     moments = random.Random(1)
     for _ in range(KILLS):
@@ -151,3 +200,17 @@ def test_a_search_killed_ten_times_ends_with_the_log_of_one_that_was_not(searche
     assert frames[0].seconds.notna().all()
     same = [name for name in frames[0] if name not in ("search", "seconds")]
     assert frames[0][same].equals(frames[1][same])
+
+
+@pytest.mark.parametrize("searches", [TRAINING_AND_SEARCH], indirect=True, ids=["supernet"])
+def test_a_search_killed_while_its_supernet_trains_or_scores_ends_the_same(searches, folders):
+    whole, killed = folders
+    assert search(searches, whole) == 0
+    moments = random.Random(2)
+    for kill_at in (0, 1, 4, 9):
+        code = search(searches, killed, kill_at, moments.uniform(0, 0.1))
+        assert code == -signal.SIGKILL, "it was at work"
+    (killed / "go").touch()
+    assert search(searches, killed) == 0
+    assert (killed / "search.jsonl").read_bytes() == (whole / "search.jsonl").read_bytes()
+    assert len(read_log(killed / "search.jsonl")[1]) == 12

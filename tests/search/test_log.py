@@ -86,3 +86,26 @@ def test_a_newer_log_is_refused(tmp_path):
     path.write_bytes(json.dumps(newer).encode() + b"\n" + b"".join(rest))
     with pytest.raises(DamagedFileError):
         read_log(path)
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UsageError, match="can't write the search log"):
+        SearchLog(tmp_path / "file" / "log", SETTINGS)
+    (tmp_path / "log").mkdir()
+    with pytest.raises(UsageError, match="can't write the search log"):
+        SearchLog(tmp_path / "log", SETTINGS)
+
+
+def test_a_log_knows_what_was_asked_for_so_far_and_no_more(tmp_path):
+    assert filled(tmp_path / "log").is_new
+    again = SearchLog(tmp_path / "log", SETTINGS)
+    assert not again.is_new and len(again.recorded) == 3
+    assert again.accuracy(architecture(0)) is None
+    again.replay("random", 0, architecture(0))
+    assert again.accuracy(architecture(0)) == 1 / 3
+    assert again.accuracy(architecture(1)) is None
+    assert again.goes_on_without("evolution") and not again.goes_on_without("random")
+    for index in (1, 2):
+        again.replay("random", index, architecture(index))
+    assert not again.goes_on_without("evolution"), "it has ended"

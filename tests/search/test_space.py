@@ -128,6 +128,7 @@ def test_canonical_form_is_its_own_canonical_form(space, data):
     space.validate(architecture)
     assert space.decode(space.encode([architecture])) == [architecture]
     assert Architecture.from_json(architecture.to_json()) == architecture
+    assert Architecture.from_key(architecture.key) == architecture
 
 
 def test_choices_that_are_off_are_inactive_and_take_their_first_option():
@@ -237,6 +238,7 @@ def test_widths_are_those_of_the_layers_that_have_middle_channels():
     scaled = Architecture((1, 0), (40, 24))
     assert [block.expanded_channels for block in space.network(scaled).blocks] == [40, 24]
     assert Architecture.from_json(scaled.to_json()) == scaled
+    assert Architecture.from_key(scaled.key) == scaled
     assert scaled.key != Architecture((1, 0)).key
     assert len(space.network(Architecture((1, 1), (40, 0))).blocks) == 1
     for widths in ((40,), (49, 24), (0, 24), (40, 33)):
@@ -328,3 +330,9 @@ def test_space_with_loose_ends_has_no_factors():
     assert not loose_space().is_additive
     with pytest.raises(UsageError, match="no sums"):
         loose_space().factors()
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "1..2", "1.2|", "1.2|a", "1.2|3|4"])
+def test_text_that_is_no_key_is_refused(key):
+    with pytest.raises(UsageError, match="no key of an architecture"):
+        Architecture.from_key(key)
