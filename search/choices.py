@@ -111,6 +111,8 @@ class ChoiceRules:
     def canonical(self, choices: Sequence[int]) -> tuple[int, ...]:
         """The one form that stands for all choices giving the same network."""
         self.check(choices)
+        if not (self._conditional or self._runs or self._mirrors):
+            return tuple(map(int, choices))
         active = self.active(choices)
         return tuple(
             [int(choices[origin]) if active[origin] else 0 for origin in self.origins(choices)]
@@ -147,11 +149,11 @@ class ChoiceRules:
             raise UsageError(
                 f"space {self.space} has {len(self.choices)} choices; {len(choices)} were given"
             )
-        for choice, index in zip(self.choices, choices, strict=True):
-            if not 0 <= index < len(choice.options):
+        for position, (index, count) in enumerate(zip(choices, self.option_counts, strict=True)):
+            if not 0 <= index < count:
                 raise UsageError(
-                    f"space {self.space}: choice {choice.name} has options 0 to "
-                    f"{len(choice.options) - 1}, not {index}"
+                    f"space {self.space}: choice {self.choices[position].name} has options 0 to "
+                    f"{count - 1}, not {index}"
                 )
 
     def _condition(self, choice: Choice) -> tuple[tuple[int, frozenset[int]], ...]:

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from ...devices.errors import UsageError
 from ..space import Architecture, SearchSpace
 from .policy import Policy
-from .reward import RewardKind, front_slope, reward_of
+from .reward import RewardKind, holding_strength, reward_of
 from .strategy import Evaluation, Strategy
+
+CHECKS = 20
+"""How often a search looks whether its reward holds the target: after each 5 % of its steps."""
+
+MARGIN = 1.25
+"""How many times stronger than the evaluations so far ask for an adapted reward is."""
+
+WARNED_BEYOND = 0.01
+"""Share of the target by which the reward's maximum may miss it without a warning."""
 
 
 class Reinforce(Strategy):
@@ -24,6 +33,15 @@ class Reinforce(Strategy):
 
     3e-4 is the paper's base rate for its batch of 128, to be scaled with the batch and, as one
     step moves a logit by about the rate, to be raised where there are few steps.
+
+    Where many are evaluated in a step, `best_share` lets it learn from the best of them alone: see
+    `Policy`. TuNAS learns from all.
+
+    `hold_within` adapts the strength b of the absolute reward, so that its maximum misses the
+    target by at most this share: once the policy's delay is over, and after each 5 % of the steps
+    from then on, |b| is raised to 1.25 times the least that does so among all that was evaluated
+    (`holding_strength`). It never falls: more evaluations find more of the front, and it gets
+    steeper. The baseline is recomputed as if b had always been that.
 
     `choices` of an evaluation are what was sampled; its architecture is their canonical form.
     """
@@ -41,17 +59,27 @@ class Reinforce(Strategy):
         strength: float = -0.10,
         learning_rate: float = 3e-4,
         delay: float = 0.25,
+        best_share: float = 1.0,
+        hold_within: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(space, seed)
         if steps < 1 or per_step < 1:
             raise UsageError("a search needs at least one step, and one architecture in each")
+        if hold_within is not None and not (reward == "absolute" and 0 < hold_within < 1):
+            raise UsageError(
+                "the absolute reward can hold a target, within a share between 0 and 1; "
+                f"{hold_within} of the {reward} reward was asked for"
+            )
         self.target_ms = target_ms
         self.steps = steps
         self.per_step = per_step
         self.reward = reward
         self.strength = strength
-        self.policy = Policy(space.option_counts, learning_rate=learning_rate, delay=delay)
+        self.hold_within = hold_within
+        self.policy = Policy(
+            space.option_counts, learning_rate=learning_rate, delay=delay, best_share=best_share
+        )
         self._rewards([])
 
     @property
@@ -86,34 +114,54 @@ class Reinforce(Strategy):
         return self.policy.rate(self.step / self.steps)
 
     def warning(self) -> str | None:
-        """What is wrong with the reward, judged by the evaluations since the policy's delay.
+        """What is wrong with the reward, judged by all evaluations; None before the delay is over.
 
         The absolute reward holds the search at its target only while |b| exceeds the slope of the
         front there.
         """
-        recent = self.evaluations[int(self.policy.delay * self.steps) * self.per_step :]
-        if self.reward != "absolute" or len({item.latency_ms for item in recent}) < 2:
+        if self.reward != "absolute" or self.step <= self.policy.delay * self.steps:
             return None
-        slope = front_slope(
-            [item.accuracy for item in recent],
-            [item.latency_ms for item in recent],
-            self.target_ms,
-        )
-        if slope <= -self.strength:
+        within = self.hold_within or WARNED_BEYOND
+        nearest = min(abs(item.latency_ms / self.target_ms - 1) for item in self.evaluations)
+        if nearest > within:
+            return (
+                f"no evaluated architecture is within {within:.3g} of {self.target_ms:g} ms: the "
+                f"nearest one misses it by {nearest:.3g}. Choose another target."
+            )
+        least = self._holding(within)
+        if least <= -self.strength:
             return None
         return (
-            f"accuracy rises by {slope:.3g} for each target's worth of latency, more than the "
-            f"reward's strength of {-self.strength:g} takes away: the search may end above "
-            f"{self.target_ms:g} ms. Use a strength below {-slope:.3g}."
+            f"accuracy rises by {least:.3g} for each target's worth of latency, more than the "
+            f"reward's strength of {-self.strength:g} takes away: the search may miss "
+            f"{self.target_ms:g} ms by more than {within:.3g}. Use a strength below {-least:.3g}, "
+            "or let it adapt."
         )
 
     def change_strength(self, strength: float) -> None:
         """Use another b from now on; the baseline is recomputed from all earlier evaluations."""
         self.strength = strength
         self.policy.average = 0.0
-        for start in range(0, self.step * self.per_step, self.per_step):
-            rewards = self._rewards(self.evaluations[start : start + self.per_step])
-            self.policy.follow(float(rewards.mean()))
+        rewards = self._rewards(self.evaluations[: self.step * self.per_step])
+        for mean in rewards.reshape(self.step, self.per_step).mean(axis=1).tolist():
+            self.policy.follow(mean)
+
+    def _holding(self, within: float) -> float:
+        return holding_strength(
+            [item.accuracy for item in self.evaluations],
+            [item.latency_ms for item in self.evaluations],
+            self.target_ms,
+            within,
+        )
+
+    def _adapt(self) -> None:
+        """Raise |b| where the target can't hold."""
+        every = max(1, self.steps // CHECKS)
+        if self.hold_within is None or self.step % every or self.rate() == 0:
+            return
+        wanted = MARGIN * self._holding(self.hold_within)
+        if wanted > -self.strength:
+            self.change_strength(-wanted)
 
     def _propose(self, count: int) -> list[tuple[int, ...]]:
         told = len(self.evaluations) - self.step * self.per_step
@@ -129,6 +177,7 @@ class Reinforce(Strategy):
             sampled = [item.choices for item in batch]
             active = [self.space.active(choices) for choices in sampled]
             self.policy.update(sampled, active, self._rewards(batch), self.step / self.steps)
+            self._adapt()
 
     def _rewards(self, batch: Sequence[Evaluation]) -> NDArray[np.float64]:
         return reward_of(

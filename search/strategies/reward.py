@@ -19,7 +19,7 @@ def absolute_reward(
     """TuNAS's absolute reward: `Q + b * |T / T0 - 1|`, b = `strength` < 0, Q a share of 1.
 
     Its maximum lies at the target only while |b| exceeds the slope dQ/d(T/T0) that the front of
-    the space has there: see `front_slope`.
+    the space has there: see `holding_strength`.
     """
     _check(target_ms, strength)
     ratio = np.asarray(latency_ms, dtype=np.float64) / target_ms
@@ -65,36 +65,42 @@ def reward_of(
     return REWARDS[kind](accuracy, latency_ms, target_ms, strength)
 
 
-def front_slope(accuracy: ArrayLike, latency_ms: ArrayLike, target_ms: float) -> float:
-    """Slope dQ/d(T/T0) of the front at the target: of the samples' upper concave envelope.
+def holding_strength(
+    accuracy: ArrayLike, latency_ms: ArrayLike, target_ms: float, within: float = 0.0
+) -> float:
+    """The smallest |b| at which the absolute reward is largest at the target, among the samples.
 
-    The larger of the envelope's slopes left and right of T0, at least 0: where |b| of the absolute
-    reward is below it, the reward's maximum is not at the target. Raises `UsageError` with fewer
-    than two different latencies.
+    At the target is what misses it by at most the share `within`, or by the least of all. It is the
+    slope of the upper envelope of accuracy over |T/T0 - 1|, where it leaves that band: whatever is
+    more accurate farther away, on either side, lies below a line of this slope. A regression would
+    give the slope of the population, which is too small. Exact for the samples, and too small
+    where the front's architectures are not among them. 0 where nothing far away is more accurate.
+    Raises `UsageError` without samples.
     """
     _check(target_ms, -1)
-    ratio = np.asarray(latency_ms, dtype=np.float64) / target_ms
     quality = np.asarray(accuracy, dtype=np.float64)
-    envelope = _upper_envelope(ratio, quality)
-    if len(envelope) < 2:
-        raise UsageError("the slope of a front needs samples of at least two latencies")
-    slopes = np.diff(envelope[:, 1]) / np.diff(envelope[:, 0])
-    # Slopes fall from left to right, so the piece that ends at or holds T0 has the larger one.
-    piece = int(np.searchsorted(envelope[1:-1, 0], 1.0, side="left"))
-    return max(0.0, float(slopes[piece]))
+    if not len(quality):
+        raise UsageError("the strength that holds a target needs evaluated architectures")
+    miss = np.abs(np.asarray(latency_ms, dtype=np.float64) / target_ms - 1)
+    envelope = _rising_envelope(miss, quality)
+    last = max(int(np.searchsorted(envelope[:, 0], within, side="right")) - 1, 0)
+    if last == len(envelope) - 1:
+        return 0.0
+    run, rise = envelope[last + 1] - envelope[last]
+    return float(rise / run)
 
 
-def _upper_envelope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Corners of the least concave function above the points, from left to right."""
+def _rising_envelope(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners of the least concave function above the points, from the left to its highest."""
+    order = np.lexsort((-y, x))
+    above = np.maximum.accumulate(y[order])
+    records = order[np.concatenate([[True], above[1:] > above[:-1]])]
     corners: list[tuple[float, float]] = []
-    for index in np.lexsort((-y, x)):
-        point = (float(x[index]), float(y[index]))
-        if corners and corners[-1][0] == point[0]:
-            continue
+    for point in zip(x[records].tolist(), y[records].tolist(), strict=True):
         while len(corners) > 1 and _turns_up(corners[-2], corners[-1], point):
             corners.pop()
         corners.append(point)
-    return np.array(corners).reshape(-1, 2)
+    return np.array(corners)
 
 
 def _turns_up(
