@@ -110,6 +110,6 @@ def _contradiction(limits: Sequence[Limit], worst: WorstCost) -> str:
     )
     return (
         f"limits contradict each other: {_listed(involved)}. Every architecture exceeds one of "
-        f"them by at least {over:.3%}; with the others kept, it would have {least}. Loosen one of "
-        "them by more than that."
+        f"them by at least {over:.3%}; with the others kept, it would have {least}. Loosen "
+        "one of them."
     )

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
@@ -163,6 +165,75 @@ def test_strength_below_the_fronts_slope_is_warned_of(strength, warns):
         assert "strength below -0.5" in warning  # .05 for 1 ms, so .5 for the target's 10 ms
 
 
+def rise(strategy):
+    """A step; accuracy rises by .5 for each target's worth of latency, of 7 to 13 ms."""
+    step(
+        strategy,
+        lambda architecture: 0.5 + 0.05 * sum(architecture.choices),
+        lambda architecture: 7.0 + sum(architecture.choices),
+    )
+
+
+def rising(strategy, steps=None):
+    while not strategy.done and (steps is None or strategy.step < steps):
+        rise(strategy)
+    return strategy
+
+
+def adaptive(**options):
+    options = {"steps": 200, "per_step": 8, "strength": -0.05, "learning_rate": 0.05, **options}
+    return Reinforce(plain_space(3), 10.0, **options)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adapted_strength_holds_the_target_where_a_fixed_one_does_not(seed):
+    fixed, adapted = rising(adaptive(seed=seed)), rising(adaptive(seed=seed, hold_within=0.01))
+    assert sum(fixed.best().choices) == 6
+    assert sum(adapted.best().choices) == 3
+    assert adapted.strength == pytest.approx(-1.25 * 0.5)
+    assert adapted.figures()["strength"] == adapted.strength
+    assert adapted.warning() is None
+
+
+def test_strength_adapts_after_the_delay_and_never_falls():
+    strategy = adaptive(hold_within=0.01, steps=40)
+    strengths = []
+    while not strategy.done:
+        rise(strategy)
+        strengths.append(strategy.strength)
+    assert strengths[:9] == [-0.05] * 9
+    assert strengths[-1] < -0.5
+    assert (np.diff(strengths) <= 0).all()
+    assert strengths[10::2] == strengths[9:-1:2]  # looked at every second step of forty
+
+
+def test_strength_that_holds_already_is_left_alone():
+    assert rising(adaptive(hold_within=0.01, strength=-5.0)).strength == -5.0
+
+
+def test_baseline_of_an_adapted_strength_is_as_if_it_had_always_been():
+    adapted = rising(adaptive(hold_within=0.01, steps=20))
+    always = adaptive(strength=adapted.strength, steps=20)
+    always.evaluations = adapted.evaluations
+    always.policy.step = adapted.step
+    always.change_strength(adapted.strength)
+    assert adapted.policy.average == pytest.approx(always.policy.average)
+
+
+def test_adapted_search_goes_on_from_its_state():
+    whole, cut_off, resumed = (adaptive(hold_within=0.01, steps=40) for _ in range(3))
+    resumed.load_state(json.loads(json.dumps(rising(cut_off, 17).state())))
+    assert rising(resumed).state() == rising(whole).state()
+
+
+def test_target_that_nothing_evaluated_is_near_to_is_warned_of():
+    strategy = rising(adaptive(steps=20))
+    far = adaptive(steps=20)
+    far.target_ms = 10.4
+    assert "misses it by" in rising(far).warning()
+    assert "misses it by" not in strategy.warning()
+
+
 @pytest.mark.parametrize("reward", ["soft", "hard", "absolute"])
 def test_reward_is_the_one_asked_for(reward):
     strategy = Reinforce(plain_space(), 10.0, steps=2, per_step=1, reward=reward, strength=-0.2)
@@ -174,7 +245,16 @@ def test_reward_is_the_one_asked_for(reward):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"per_step": 0}, {"delay": 1.0}, {"reward": "other"}, {"strength": 0.1}],
+    [
+        {"steps": 0},
+        {"per_step": 0},
+        {"delay": 1.0},
+        {"reward": "other"},
+        {"strength": 0.1},
+        {"hold_within": 0.0},
+        {"hold_within": 0.01, "reward": "soft"},
+        {"best_share": 0.0},
+    ],
 )
 def test_impossible_arguments_are_refused(wrong):
     with pytest.raises(UsageError):

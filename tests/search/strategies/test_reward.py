@@ -6,8 +6,8 @@ from latkit.devices.errors import UsageError
 from latkit.search.strategies.reward import (
     REWARDS,
     absolute_reward,
-    front_slope,
     hard_reward,
+    holding_strength,
     soft_reward,
 )
 
@@ -36,37 +36,37 @@ def test_targets_and_strengths_of_the_wrong_sign_are_refused(reward, target, str
         reward(0.5, 5.0, target, strength)
 
 
-def test_slope_is_that_of_the_front_and_not_of_the_population():
+def test_holding_strength_is_the_slope_of_the_front_and_not_of_the_population():
     # Front: Q = .5 + .3 (T/T0 - .5) up to T0, + .05 above; below it a cloud that falls with T.
     ratio = np.linspace(0.5, 1.5, 11)
     front = np.where(ratio <= 1, 0.5 + 0.3 * (ratio - 0.5), 0.65 + 0.05 * (ratio - 1))
     cloud = 0.3 - 0.1 * ratio
     accuracy, latency = np.concatenate([front, cloud]), np.tile(ratio * 20, 2)
-    assert front_slope(accuracy, latency, 20.0) == pytest.approx(0.3)
-    assert front_slope(accuracy, latency, 25.0) == pytest.approx(0.05 * 25 / 20)
+    assert holding_strength(accuracy, latency, 20.0) == pytest.approx(0.05)
+    assert holding_strength(accuracy, latency, 16.0) == pytest.approx(0.3 * 16 / 20)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 1000), st.floats(0.8, 1.2))
-def test_absolute_reward_has_its_maximum_at_the_target_exactly_when_stronger_than_the_slope(
-    seed, factor
-):
+def test_what_is_more_accurate_below_the_target_has_to_be_held_off_too():
+    assert holding_strength([0.6, 0.7], [10.0, 8.0], 10.0) == pytest.approx(0.5)
+    assert holding_strength([0.6, 0.7], [10.0, 12.0], 10.0) == pytest.approx(0.5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.01, 0.1]))
+def test_the_rewards_maximum_is_at_the_target_exactly_from_that_strength_on(seed, within):
     random = np.random.default_rng(seed)
-    latency = np.concatenate([random.uniform(5, 15, 200), [10.0]])
-    accuracy = 1 - np.exp(-latency / 8)  # a concave front, every point on it
-    slope = front_slope(accuracy, latency, 10.0)
-    # What tempts the search away is the front's next point above the target.
-    above = latency[latency > 10.0].min()
-    right = float((np.exp(-10.0 / 8) - np.exp(-above / 8)) / (above / 10.0 - 1))
-    assert right <= slope * (1 + 1e-9)
-    strength = factor * slope
-    if abs(strength / right - 1) < 1e-3:
-        return
-    best = latency[np.argmax(absolute_reward(accuracy, latency, 10.0, -strength))]
-    assert (best == 10.0) == (strength > right)
+    latency, accuracy = random.uniform(5, 15, 60), random.random(60)
+    least = holding_strength(accuracy, latency, 10.0, within)
+    miss = np.abs(latency / 10.0 - 1)
+    held = max(within, miss.min())
+    for strength in (0.999 * least, 1.001 * least + 1e-9):
+        if strength > 0:
+            best = miss[np.argmax(absolute_reward(accuracy, latency, 10.0, -strength))]
+            assert (best <= held) == (strength > least)
 
 
-def test_slope_of_a_falling_front_is_zero_and_of_one_latency_refused():
-    assert front_slope([0.9, 0.8, 0.7], [1.0, 2.0, 3.0], 2.0) == 0.0
-    with pytest.raises(UsageError, match="at least two latencies"):
-        front_slope([0.9, 0.8], [1.0, 1.0], 1.0)
+def test_front_that_falls_away_from_the_target_holds_by_itself():
+    assert holding_strength([0.9, 0.8, 0.7], [2.0, 1.0, 3.0], 2.0) == 0.0
+    assert holding_strength([0.9, 0.8], [1.0, 1.0], 1.0) == 0.0
+    with pytest.raises(UsageError, match="evaluated architectures"):
+        holding_strength([], [], 1.0)
