@@ -224,19 +224,32 @@ def report_verb(
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder to write to. Default: the search's.")
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option("--tensorboard", help="Folder to write the evaluations to, for TensorBoard."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the report of a search: one HTML file that needs no network, and its figures."""
+    """Write the report of a search: one HTML file that needs no network, and its figures.
+
+    Of a search that still runs, or was cut off, it shows what was evaluated so far.
+    """
 
     def run() -> None:
         with _needing_the_search_extra():
             from .report import write_report
             from .search_report import report_input
+            from .tensorboard import write_tensorboard
 
-        page = write_report(report_input(search), output or search)
+        data = report_input(search)
+        written = {"report": str(write_report(data, output or search))}
+        if tensorboard is not None:
+            write_tensorboard(data.trajectory, tensorboard)
+            written["tensorboard"] = str(tensorboard)
         if json:
-            print_json({"report": str(page)})
+            print_json(written)
         else:
-            stdout.print(f"written to {page}", markup=False, highlight=False)
+            for path in written.values():
+                stdout.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
 
     exit_with_code(run)

@@ -112,11 +112,12 @@ class SearchLog:
 
 
 def read_log(path: Path) -> tuple[dict[str, Any], list[LogEntry]]:
-    """Settings and evaluations of a log."""
+    """Settings and evaluations of a log; a last line that is not whole yet is left out."""
     try:
-        lines = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}") from error
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
     try:
         header = json.loads(lines[0])
         rows = [_entry(json.loads(line)) for line in lines[1:]]

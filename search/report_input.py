@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from typing import Any
 
@@ -56,7 +56,10 @@ class ReportInput:
     Columns: `verdicts`: model, median_ms, low_ms, high_ms, verdict, reasons; `held_out`: network,
     predicted_ms, low_ms, high_ms, measured_ms, verdict; `blocks`: kind, label, flops, latency_ms;
     `trajectory`: strategy, index, predicted_ms, accuracy, feasible (whether the search may choose
-    it). The first of `winners` is the one that the report is about.
+    it), and what else `search.curves` names. The first of `winners` is the one that the report is
+    about; `options` tells which options its strategy preferred, as `option_shares` gives them.
+    `budgets` are the networks found for several targets: name, target_ms, predicted_ms, low_ms,
+    high_ms, measured_ms, measured_low_ms, measured_high_ms, accuracy; empty where there is one.
     """
 
     title: str
@@ -68,3 +71,5 @@ class ReportInput:
     trajectory: pd.DataFrame
     winners: Sequence[Winner]
     notes: Sequence[str]
+    options: pd.DataFrame = field(default_factory=pd.DataFrame)
+    budgets: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from ..latency.spaces import load_space
 from ..latency.store import Store
 from ..latency.subject import subject_label
 from ..latency.table import LatencyTable
-from .log import read_log
+from .chosen_options import option_shares
+from .log import LogEntry, read_log
 from .report_input import ReportInput, Winner
 from .result import Finalist, SearchResult
 from .space import SearchSpace
@@ -28,15 +31,21 @@ DIGITS_NOTE = (
     "no strategy is better than another because of them."
 )
 
+UNFINISHED_NOTE = (
+    "This search is not finished: it goes on where it was when the same `latkit search` is run "
+    "again. Which architectures it may choose is known at its end; here all of them count."
+)
+
 
 def report_input(folder: Path) -> ReportInput:
     """All that the report of the search in `folder` shows.
 
-    Raises `UsageError` where the search is not finished, or its store or table is gone.
+    Of a search that is not finished, these are its evaluations so far. Raises `UsageError` where
+    there are none, or the store or table of a finished one is gone.
     """
     path = folder / "result.json"
     if not path.exists():
-        raise UsageError(f"{folder} holds no finished search; run `latkit search` to its end first")
+        return _unfinished(folder)
     result = SearchResult.load(path)
     table = LatencyTable.load(Path(result.table_file))
     space = load_space(result.space_address, classes=len(result.classes))
@@ -47,6 +56,7 @@ def report_input(folder: Path) -> ReportInput:
         subjects = store.subjects()
         info = store.device_info(table.setup)
         checks = build_space_profile(store, table.setup, space, Plan.draw(space)).checks
+    trajectory = _trajectory(folder, result)
     labels = {key: subject_label(subjects[key[0]]) for key in measured}
     return ReportInput(
         title=f"{result.space} within {result.target_ms:g} ms on {table.setup.device}",
@@ -55,9 +65,32 @@ def report_input(folder: Path) -> ReportInput:
         calibration=asdict(table.calibration),
         held_out=pd.DataFrame([_held_out(check) for check in checks if check.held_out]),
         blocks=pd.DataFrame([_block(block, entry.median_ms) for block, entry in _timed(table)]),
-        trajectory=_trajectory(folder, result),
+        trajectory=trajectory,
         winners=[_winner(item, result, space) for item in result.finalists],
         notes=_notes(result),
+        options=_options(trajectory, result, space),
+    )
+
+
+def _unfinished(folder: Path) -> ReportInput:
+    """What there is to show of a search that still runs, or was cut off: its evaluations."""
+    log = folder / "search.jsonl"
+    settings, entries = read_log(log) if log.exists() else ({}, [])
+    if not entries:
+        raise UsageError(
+            f"{folder} holds no search that has evaluated anything; run `latkit search` first"
+        )
+    nothing = pd.DataFrame()
+    return ReportInput(
+        title=f"{settings.get('space', folder)}: a search that is not finished",
+        context={"search": settings},
+        verdicts=nothing,
+        calibration={},
+        held_out=nothing,
+        blocks=nothing,
+        trajectory=_evaluations(entries, math.inf),
+        winners=(),
+        notes=[UNFINISHED_NOTE],
     )
 
 
@@ -119,17 +152,29 @@ def block_kind(block: Block) -> str:
 def _trajectory(folder: Path, result: SearchResult) -> pd.DataFrame:
     """Every evaluation; feasible are those that widths can be scaled down from, or that fit."""
     _, entries = read_log(folder / "search.jsonl")
+    return _evaluations(entries, result.limit_ms)
+
+
+def _evaluations(entries: Sequence[LogEntry], limit_ms: float) -> pd.DataFrame:
     rows = [
         {
             "strategy": entry.strategy,
             "index": entry.index,
+            "architecture": entry.architecture,
             "predicted_ms": entry.predicted_ms,
             "accuracy": entry.accuracy,
-            "feasible": entry.predicted_ms <= result.limit_ms,
+            "feasible": entry.predicted_ms <= limit_ms,
         }
         for entry in entries
     ]
     return pd.DataFrame(rows)
+
+
+def _options(trajectory: pd.DataFrame, result: SearchResult, space: SearchSpace) -> pd.DataFrame:
+    """Which options the winner's strategy evaluated, early and late."""
+    winner = result.finalists[0]
+    evaluated = trajectory["architecture"][trajectory["strategy"] == winner.strategy]
+    return option_shares(space, list(evaluated), winner.searched_choices)
 
 
 def _winner(item: Finalist, result: SearchResult, space: SearchSpace) -> Winner:

@@ -16,6 +16,7 @@ from latkit.latency.counts import block_counts
 from latkit.latency.table import Entry, LatencyTable
 from latkit.search.cli import app
 from latkit.search.images.digits import read_digits
+from latkit.search.log import LogEntry, SearchLog
 from latkit.search.spaces.mobile import mobile_space
 from PIL import Image
 from typer.testing import CliRunner
@@ -156,6 +157,27 @@ def test_without_the_extra_the_verbs_say_what_to_install(verb, package):
 
 def test_a_report_of_no_search_ends_with_2(tmp_path):
     assert run("report", "--search", tmp_path).exit_code == 2
+
+
+def test_a_search_that_is_not_finished_has_a_report_of_its_evaluations(tmp_path):
+    log = SearchLog(tmp_path / "search" / "search.jsonl", {"space": "mobile", "seed": 0})
+    result = run("report", "--search", tmp_path / "search")
+    assert result.exit_code == 2 and "evaluated anything" in result.stderr
+    for index in range(4):
+        log.append(LogEntry("evolution", index, (index,), 1.0 + index, 0.5 + index / 16))
+    with log.path.open("ab") as file:
+        file.write(b'{"strategy": "evol')  # as it is while a line is being written
+    result = run(
+        "report", "--search", tmp_path / "search", "--output", tmp_path / "shown",
+        "--tensorboard", tmp_path / "events", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    written = json.loads(result.stdout)
+    assert written["tensorboard"] == str(tmp_path / "events")
+    page = (tmp_path / "shown" / "report.html").read_text()
+    assert "not finished" in page and "68.75 %" in page
+    assert (tmp_path / "shown" / "best_so_far.png").exists()
+    assert list((tmp_path / "events" / "evolution").iterdir())
 
 
 @pytest.mark.timeout(280)

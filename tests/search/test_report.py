@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latkit.devices.errors import LatkitError
-from latkit.search import plots, report
+from latkit.search import plots, report_pictures
 from latkit.search.report import ReportInput, Winner, write_report
+from latkit.search.report_captions import best_sentence, hypervolume_sentence
 from latkit.search.report_values import (
     amount,
     calibration_rows,
@@ -136,6 +137,9 @@ def report_input(**changes):
                     - 0.01 * (8.6 - latencies)
                     - 0.012 * random.exponential(1, evaluations),
                     "feasible": latencies <= 8.0,
+                    "policy_entropy": np.geomspace(9, 2, evaluations)
+                    if strategy == "evolution"
+                    else NAN,
                 }
             )
         )
@@ -203,6 +207,43 @@ def report_input(**changes):
             ),
         ],
         "notes": ["The images are 8x8 digits: they prove that the chain runs, and no more."],
+        "options": pd.DataFrame(
+            [
+                (f"layer{layer}", option, 0.5, share, share > 0.5)
+                for layer in (1, 2)
+                for option, share in (("conv", 0.75), ("skip", 0.25))
+            ],
+            columns=["choice", "option", "first_third", "last_third", "chosen"],
+        ),
+        "budgets": pd.DataFrame(
+            [
+                (f"{target} ms", target, target * 0.97, *interval, NAN, NAN, NAN, accuracy)
+                if target == 8
+                else (
+                    f"{target} ms",
+                    target,
+                    target * 0.97,
+                    *interval,
+                    target,
+                    target * 0.995,
+                    target * 1.005,
+                    accuracy,
+                )
+                for target, accuracy in ((4, 0.93), (6, 0.95), (7, 0.94), (8, 0.97))
+                for interval in [(target * 0.94, target * (1.01 if target == 4 else 0.99))]
+            ],
+            columns=[
+                "name",
+                "target_ms",
+                "predicted_ms",
+                "low_ms",
+                "high_ms",
+                "measured_ms",
+                "measured_low_ms",
+                "measured_high_ms",
+                "accuracy",
+            ],
+        ),
     }
     return ReportInput(**{**values, **changes})
 
@@ -255,7 +296,12 @@ SECTIONS = {
     "notes",
     "held-out",
     "accuracy",
-    "trajectory",
+    "search",
+    "best-so-far",
+    "hypervolume",
+    "figures",
+    "options",
+    "budgets",
     "time-by-block",
     "time-by-block-2",
     "flops",
@@ -287,7 +333,11 @@ def test_figures_beside_the_page_are_valid_and_the_same_as_inside(full):
     assert {file.stem for file in files} == {
         "held_out",
         "accuracy",
-        "trajectory",
+        "best_so_far",
+        "hypervolume",
+        "figures",
+        "options",
+        "budgets",
         "time_by_block",
         "time_by_block_2",
         "flops",
@@ -360,8 +410,8 @@ def test_only_unsteady_measurements_are_listed_and_all_are_counted(full):
 
 def test_winner_changed_after_the_search_stands_where_it_was_chosen(tmp_path):
     changed = winner(searched_ms=8.8765, searched_accuracy=0.9123)
-    assert report._place(changed) == (8.8765, 0.9123)
-    assert report._place(winner()) == (7.8456, 0.9731)
+    assert report_pictures._place(changed) == (8.8765, 0.9123)
+    assert report_pictures._place(winner()) == (7.8456, 0.9731)
     data = small_input(winners=(changed, winner()), trajectory=report_input().trajectory)
     text = read(write_report(data, tmp_path)).text
     assert "Accuracy when it was chosen 91.23 % at a predicted 8.877 ms not measured" in text
@@ -372,14 +422,22 @@ def test_profile_without_search_says_so_and_draws_nothing_empty(tmp_path):
     data = report_input()
     page = read(
         write_report(
-            dataclasses.replace(data, winners=(), trajectory=empty(data.trajectory)), tmp_path
+            dataclasses.replace(
+                data,
+                winners=(),
+                trajectory=empty(data.trajectory),
+                options=empty(data.options),
+                budgets=empty(data.budgets),
+            ),
+            tmp_path,
         )
     )
-    search_only = {"headline", "accuracy", "trajectory", "time-by-block", "time-by-block-2"}
-    assert page.ids == SECTIONS - search_only | {"left-out"}
+    assert page.ids == {
+        "notes", "held-out", "flops", "calibration", "verdicts", "noisy", "context", "left-out"
+    }  # fmt: skip
     assert {file.stem for file in tmp_path.glob("*.png")} == {"held_out", "flops"}
     assert "no search was run" in page.text
-    assert "Search trajectory: there is no data" in page.text
+    assert "How the search went: there is no data" in page.text
 
 
 def test_report_of_nothing_still_is_a_page(tmp_path):
@@ -433,6 +491,8 @@ def test_hostile_labels_stay_text(tmp_path):
                 )
             ],
             notes=[HOSTILE],
+            options=data.options.assign(choice=HOSTILE, option=HOSTILE),
+            budgets=data.budgets.assign(name=HOSTILE),
         ),
         tmp_path,
     )
@@ -444,37 +504,52 @@ def test_hostile_labels_stay_text(tmp_path):
 def test_figures_leave_matplotlib_as_it_was():
     before = dict(rcParams)
     data = report_input()
-    plots.png(plots.search_trajectory(data.trajectory))
+    plots.png(plots.best_so_far(data.trajectory))
     assert dict(rcParams) == before
 
 
 def test_the_same_input_gives_the_same_files(tmp_path):
     data = report_input(winners=(), trajectory=empty(report_input().trajectory))
+    data = dataclasses.replace(data, budgets=empty(data.budgets))
     first, second = (write_report(data, tmp_path / name) for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_captions_of_the_search_say_what_is_seen(full):
+    data = report_input()
+    text = read(full).text
+    for strategy in ("evolution", "random search"):
+        rows = data.trajectory[data.trajectory["strategy"] == strategy]
+        best = rows["accuracy"][rows["feasible"]].max()
+        assert f"{strategy} is at {best:.2%}".lower().replace("%", " %") in text.lower()
+    assert "Policy entropy went from 9.000 to 2.000." in text
+    assert "to one option in 0 of 2 choices at first, and in 2 at last" in text
+    assert "as accurate as 3 of 4 networks" in text
+    assert "1 of 3 measured latencies lie in the 90 % interval" in text
+
+
+def test_captions_tell_when_nothing_better_was_found():
+    trajectory = pd.DataFrame(
+        {
+            "strategy": ["a"] * 4 + ["b"] * 2,
+            "index": [0, 1, 2, 3, 0, 1],
+            "predicted_ms": [2.0, 1.0, 1.0, 1.0, 2.0, 2.0],
+            "accuracy": [0.5, 0.5, 0.75, 0.75, 0.5, 0.5],
+            "feasible": [True] * 4 + [False] * 2,
+        }
+    )
+    sentence = best_sentence(trajectory)
+    assert "A is at 75.00 % after 4 evaluations, and found nothing better after the 3rd" in sentence
+    assert "b found no architecture that it may choose" in sentence
+    half = hypervolume_sentence(trajectory, (2.0, 0.25))
+    assert "A ends at 50.00, 50 % of it after half" in half
+    assert "b ends at 0;" in half or "b ends at 0." in half
 
 
 def test_folder_that_can_not_be_written_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LatkitError, match="can't write"):
         write_report(small_input(), tmp_path / "file")
-
-
-def test_best_so_far_never_falls_and_starts_at_the_first_feasible():
-    trajectory = pd.DataFrame(
-        {
-            "strategy": "evolution",
-            "index": [10, 11, 12, 13],
-            "predicted_ms": 1.0,
-            "accuracy": [0.99, 0.5, 0.7, 0.6],
-            "feasible": [False, True, True, True],
-        }
-    )
-    (line, _) = plots.search_trajectory(trajectory).axes[0].get_lines()
-    best = np.asarray(line.get_ydata(), dtype=float)
-    assert np.isnan(best[0])
-    assert best[1:].tolist() == [0.5, 0.7, 0.7]
-    assert np.asarray(line.get_xdata()).tolist() == [1, 2, 3, 4]
 
 
 def test_held_out_axes_are_equal_and_points_are_the_input():
