@@ -51,7 +51,8 @@ def hypervolume_sentence(trajectory: pd.DataFrame, reference: tuple[float, float
         )
     return (
         f"{_sentence(found).replace('%', ' %')} It is the area between the front of all that was "
-        f"evaluated and {latency(reference[0])} at {share(reference[1])}, the worst seen."
+        f"evaluated and {latency(reference[0])} at {share(reference[1])}, the worst "
+        "seen. A search within one latency looks for one point of that front, not for all of it."
     )
 
 
@@ -71,10 +72,13 @@ def options_sentence(options: pd.DataFrame, strategy: str) -> str:
     """For how many choices the strategy preferred one option early, and late."""
     most = options.groupby("choice", sort=False)[["first_third", "last_third"]].max()
     early, late = (int((most[part] > 0.5).sum()) for part in ("first_third", "last_third"))
-    return (
+    found = (
         f"{strategy} gave most of its evaluations to one option in {early} of "
-        f"{counted(len(most), 'choice')} at first, and in {late} at last. Dots mark what it ended "
-        "with; grey choices were switched off by others."
+        f"{counted(len(most), 'choice')} at first, and in {late} at last"
+    )
+    return (
+        f"{_sentence([found])} Dots mark what it ended with; grey choices were switched off by "
+        "others."
     )
 
 
