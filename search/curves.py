@@ -26,6 +26,9 @@ EVALUATION = (
 )
 """Columns that are no figure of a strategy's."""
 
+MOST_UNTIMED = 0.1
+"""Share of evaluations without a time up to which a run is drawn over time."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,10 +45,18 @@ class Run:
 
     @property
     def seconds(self) -> Floats:
-        """Seconds that all evaluations up to each took; NaN where one of the run's is unknown."""
-        if "seconds" not in self.rows or self.rows["seconds"].isna().any():
+        """Seconds that all evaluations up to each took, those that are not known left out.
+
+        NaN where more than `MOST_UNTIMED` of the run's are not known.
+        """
+        if "seconds" not in self.rows or self.untimed > MOST_UNTIMED * len(self.rows):
             return np.full(len(self.rows), np.nan)
-        return np.cumsum(np.asarray(self.rows["seconds"], dtype=np.float64))
+        return np.cumsum(np.nan_to_num(np.asarray(self.rows["seconds"], dtype=np.float64)))
+
+    @property
+    def untimed(self) -> int:
+        """How many evaluations have no time: a kill loses the last ones'."""
+        return int(self.rows["seconds"].isna().sum()) if "seconds" in self.rows else len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -64,18 +75,16 @@ def runs(trajectory: pd.DataFrame) -> list[Run]:
         return []
     trajectory = trajectory[trajectory["index"].notna()]
     columns = [name for name in RUN if name in trajectory]
-    # What does not differ is left out of the names.
-    telling = [
-        name
-        for name in columns
-        if name != "strategy" and trajectory[name].nunique(dropna=False) > 1
-    ]
+    # What does not differ within a strategy is left out of the names.
+    differs = trajectory.groupby("strategy", sort=False)[columns].nunique(dropna=False) > 1
     found = []
     for _, rows in trajectory.groupby(columns, sort=False, dropna=False):
         first = rows.iloc[0]
-        parts = [str(first["strategy"]), *(f"{name} {first[name]}" for name in telling)]
+        strategy = first["strategy"]
+        telling = [name for name in columns if name != "strategy" and differs.loc[strategy, name]]
+        parts = [str(strategy), *(f"{name} {first[name]}" for name in telling)]
         ordered = rows.sort_values("index", kind="stable")
-        found.append(Run(str(first["strategy"]), ", ".join(parts), ordered))
+        found.append(Run(str(strategy), ", ".join(parts), ordered))
     return found
 
 

@@ -33,7 +33,7 @@ def best_sentence(trajectory: pd.DataFrame) -> str:
     bands = " Bands reach from the worst run to the best." if _is_repeated(trajectory) else ""
     return (
         f"{_sentence(found)} Only architectures that the search may choose count; a line starts "
-        f"at the first of them.{bands}"
+        f"at the first of them.{bands}{_untimed_sentence(trajectory)}"
     )
 
 
@@ -110,6 +110,12 @@ def held_out_sentence(held_out: pd.DataFrame) -> str:
         "of the prediction. On the line the prediction is exact, inside the band it is off by at "
         "most 10 % of the measurement."
     )
+
+
+def _untimed_sentence(trajectory: pd.DataFrame) -> str:
+    found = [run for run in runs(trajectory) if np.isfinite(run.seconds).all()]
+    missing = sum(run.untimed for run in found)
+    return f" The times of {counted(missing, 'evaluation')} are not known." if missing else ""
 
 
 def _is_repeated(trajectory: pd.DataFrame) -> bool:

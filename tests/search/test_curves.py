@@ -37,6 +37,8 @@ def test_runs_are_told_apart_by_what_differs_and_are_in_order():
     first, second = runs(frame)
     assert [first.name, second.name] == ["evolution, seed 3", "evolution, seed 4"]
     assert first.rows["accuracy"].tolist() == [0.2, 0.1]
+    other = frame.assign(strategy=["a", "a", "b", "b"])
+    assert [run.name for run in runs(other)] == ["a", "b"]
 
 
 def test_rows_without_an_index_are_no_evaluations():
@@ -46,10 +48,12 @@ def test_rows_without_an_index_are_no_evaluations():
     assert runs(frame.iloc[:0]) == []
 
 
-def test_seconds_add_up_and_are_unknown_where_one_is():
+def test_seconds_add_up_as_far_as_they_are_known_unless_many_are_not():
     (run,) = runs(trajectory(accuracy=[0.1, 0.2], seconds=[1.5, 2.0]))
     assert run.seconds.tolist() == [1.5, 3.5]
-    (run,) = runs(trajectory(accuracy=[0.1, 0.2], seconds=[1.5, NAN]))
+    (run,) = runs(trajectory(accuracy=[0.1] * 10, seconds=[1.0] * 8 + [NAN, 1.0]))
+    assert run.seconds.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 8, 9]
+    (run,) = runs(trajectory(accuracy=[0.1] * 10, seconds=[1.0] * 7 + [NAN, NAN, 1.0]))
     assert np.isnan(run.seconds).all()
 
 
