@@ -2,7 +2,7 @@
 
 Its covariance is a sum of two kernels. One falls exponentially with the share of choices that
 differ: the transformed overlap kernel of Wan et al. (2021, section 3.1; recalled). The other falls
-with the square of the difference in latency, which is known of every architecture.
+with the square of the difference in log latency, which is known of every architecture.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ JUDGED_BY = 200
 
 WINSORISED = 0.1
 """Share of the worst accuracies that are taken as one: networks that learn nothing."""
+
+LEAST_SHARE = 0.01
+"""Latencies below this share of the mean are taken as one."""
 
 SMALLEST = 1e-9
 
@@ -67,8 +70,11 @@ class Surrogate:
     """
 
     def __init__(self, rows: Rows, latency_ms: Floats, worth: Floats) -> None:
-        self._centre, self._spread = float(latency_ms.mean()), float(latency_ms.std())
         self._rows = rows
+        self._least_ms = max(LEAST_SHARE * float(latency_ms.mean()), SMALLEST)
+        self._centre, self._spread = 0.0, 1.0
+        logarithms = self._standardised(latency_ms)
+        self._centre, self._spread = float(logarithms.mean()), float(logarithms.std()) or 1.0
         self._latency = self._standardised(latency_ms)
         self._mean = float(worth.mean())
         centred = worth - self._mean
@@ -135,7 +141,8 @@ class Surrogate:
         return values
 
     def _standardised(self, latency_ms: Floats) -> Floats:
-        return np.asarray((latency_ms - self._centre) / (self._spread or 1.0))
+        logarithms = np.log(np.maximum(latency_ms, self._least_ms))
+        return np.asarray((logarithms - self._centre) / self._spread)
 
 
 def _overlap(these: Rows, those: Rows) -> Floats:

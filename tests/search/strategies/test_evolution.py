@@ -1,23 +1,9 @@
-import zlib
-
 import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
-from latkit.latency.cost import lay_out
-from latkit.search.spaces.mobile import mobile_space
 from latkit.search.strategies.evolution import Evolution
 from latkit.search.strategies.random_search import RandomSearch
-
-SPACE = mobile_space()
-COST = lay_out(SPACE, lambda block: 0.1 + zlib.crc32(block.key.encode()) / 2**32)
-TARGET = 0.5 * (COST.minimum()[0] + COST.maximum()[0])
-WORTH = [np.random.default_rng(9).random(count) for count in SPACE.option_counts]
-
-
-def accuracy_of(architecture):
-    """Additive over choices, so that good parents have good children."""
-    pairs = zip(WORTH, architecture.choices, strict=True)
-    return float(np.mean([worth[choice] for worth, choice in pairs]))
+from strategy_cases import COST, SPACE, TARGET, accuracy_of
 
 
 def generations(strategy):

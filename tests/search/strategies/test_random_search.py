@@ -6,9 +6,12 @@ import pytest
 from latkit.devices.errors import UnreachableTargetError, UsageError
 from latkit.latency.cost import lay_out
 from latkit.search.spaces.mobile import MobileSpace, mobile_space, mobile_stage
+from latkit.search.strategies.bayesian import Bayesian
 from latkit.search.strategies.coarse_to_fine import CoarseToFine
 from latkit.search.strategies.evolution import Evolution
+from latkit.search.strategies.nsga2 import Nsga2
 from latkit.search.strategies.random_search import RandomSearch
+from latkit.search.strategies.regularised_evolution import RegularisedEvolution
 from latkit.search.strategies.reinforce import Reinforce
 
 
@@ -52,9 +55,23 @@ STRATEGIES = {
     "random": lambda: RandomSearch(SPACE, COST, TARGET, budget=60, seed=3),
     "coarse_to_fine": lambda: CoarseToFine(SPACE, COST, TARGET, budget=60),
     "evolution": lambda: Evolution(SPACE, COST, TARGET, population=12, rounds=5, parents=4, seed=3),
+    "regularised_evolution": lambda: RegularisedEvolution(
+        SPACE, COST, TARGET, budget=60, population=10, sample=4, seed=3
+    ),
+    "nsga2": lambda: Nsga2(SPACE, COST, TARGET, budget=60, population=12, seed=3),
+    "nsga2 without a target": lambda: Nsga2(SPACE, COST, budget=60, population=12, seed=3),
+    "bayesian": lambda: Bayesian(SPACE, COST, TARGET, budget=60, first=10, seed=3),
+    "bayesian without a target": lambda: Bayesian(SPACE, COST, budget=60, first=10, seed=3),
     "reinforce": lambda: Reinforce(SPACE, TARGET, steps=15, per_step=4, learning_rate=0.1, seed=3),
 }
-CONSTRAINED = ["random", "evolution", "coarse_to_fine"]
+CONSTRAINED = [
+    "random",
+    "evolution",
+    "coarse_to_fine",
+    "regularised_evolution",
+    "nsga2",
+    "bayesian",
+]
 every_strategy = pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
 
 
@@ -93,7 +110,7 @@ def test_search_killed_while_evaluating_asks_for_the_same_again(make):
 
 
 @pytest.mark.parametrize(
-    "make", [STRATEGIES[name] for name in ("random", "evolution", "reinforce")]
+    "make", [make for name, make in STRATEGIES.items() if name != "coarse_to_fine"]
 )
 def test_seed_decides_what_is_asked(make):
     first, again, other = make(), make(), make()
@@ -144,7 +161,9 @@ def test_best_is_the_most_accurate_evaluation(name):
     assert accuracy_of(strategy.best()) == max(map(accuracy_of, asked))
 
 
-@pytest.mark.parametrize("make", [RandomSearch, Evolution, CoarseToFine])
+@pytest.mark.parametrize(
+    "make", [RandomSearch, Evolution, CoarseToFine, RegularisedEvolution, Nsga2, Bayesian]
+)
 def test_unreachable_target_ends_at_once_and_names_the_smallest_latency(make):
     smallest, _ = COST.minimum()
     with pytest.raises(UnreachableTargetError, match=f"{smallest:.6g} ms"):
@@ -155,6 +174,35 @@ def test_space_smaller_than_the_budget_is_searched_in_full():
     strategy = RandomSearch(TINY, TINY_COST, TINY_COST.maximum()[0], budget=100)
     asked = run_to_its_end(strategy, TINY_COST)
     assert len(set(asked)) == len(asked) == TINY.size()
+
+
+@pytest.mark.parametrize("make", [RandomSearch, RegularisedEvolution, Nsga2, Bayesian])
+def test_small_space_is_evaluated_to_its_last_architecture_within_the_target(make):
+    rows = np.indices(TINY.option_counts).reshape(len(TINY.choices), -1).T
+    target = float(np.median(TINY_COST.latency_ms(rows)))
+    wanted = {TINY.architecture(row) for row in rows[TINY_COST.latency_ms(rows) <= target].tolist()}
+    asked = run_to_its_end(make(TINY, TINY_COST, target, budget=10_000), TINY_COST)
+    assert len(asked) == len(wanted) and set(asked) == wanted
+
+
+def test_draws_are_uniform_over_what_is_within_the_target():
+    target = 0.5 * (TINY_COST.minimum()[0] + TINY_COST.maximum()[0])
+    first = [RandomSearch(TINY, TINY_COST, target, seed=seed).ask(1)[0] for seed in range(400)]
+    counts = np.unique([item.key for item in first], return_counts=True)[1]
+    rows = np.indices(TINY.option_counts).reshape(len(TINY.choices), -1).T
+    inside = rows[TINY_COST.latency_ms(rows) <= target].tolist()
+    keys, rows_of_each = np.unique([TINY.architecture(r).key for r in inside], return_counts=True)
+    assert len(counts) > 0.5 * min(len(keys), 400)
+    assert counts.max() < 10 + 4 * 400 * rows_of_each.max() / len(inside)
+
+
+def test_architectures_too_rare_to_be_drawn_are_walked_to(monkeypatch):
+    monkeypatch.setattr("latkit.search.strategies.strategy.TRIES", 1)
+    target = COST.minimum()[0] + 0.1 * (COST.maximum()[0] - COST.minimum()[0])
+    strategy = RandomSearch(SPACE, COST, target, budget=50)
+    asked = run_to_its_end(strategy, COST, count=50)
+    assert len(set(asked)) == len(asked) == 50
+    assert COST.latency_ms(SPACE.encode(asked)).max() <= target
 
 
 def test_target_that_only_the_fastest_architecture_meets_finds_it(monkeypatch):

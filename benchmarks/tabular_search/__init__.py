@@ -1,0 +1,1 @@
+"""Strategies side by side on a table of accuracies and latencies: `benchmarks/tabular.py`."""
