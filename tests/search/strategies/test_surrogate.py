@@ -6,6 +6,7 @@ RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.permutation(np.unique(RANDOM.integers(0, 4, size=(400, 6)), axis=0))
 EFFECTS = RANDOM.normal(size=(6, 4))
 WORTH = EFFECTS[np.arange(6), ROWS].sum(axis=1) + 0.5 * (ROWS[:, 0] == ROWS[:, 1])
+WORTH += 0.5 * RANDOM.normal(size=len(ROWS))
 LATENCY = RANDOM.random(len(ROWS)) + ROWS.sum(axis=1)
 KNOWN, NEW = np.arange(0, 150), np.arange(150, len(ROWS))
 
