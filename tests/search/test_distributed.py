@@ -24,10 +24,12 @@ from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.scale import Scale
 from latkit.search.strategies.policy import Policy
+from latkit.search.strategies.recurrent_policy import RecurrentPolicy
 from latkit.search.strategies.reward import reward_of
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.bi_sampling import BiSampling
 from latkit.search.trainers.bilevel import Bilevel
+from latkit.search.trainers.controlled import Controlled
 from latkit.search.trainers.joint import Joint
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.sandwich import Sandwich
@@ -197,6 +199,19 @@ def joint(folder):
     return {"drawn": drawn, "whole": ends[0], "cut": ends[1]}
 
 
+def controlled():
+    """What each process scored for the controller, and what it ended with."""
+    supernet, cost = Supernet(SPACE), lay_out(SPACE, giga_multiply_adds)
+    target_ms = cost.maximum()[0] / 2
+    options = {"controller_steps": 3, "per_step": 2, "strength": -1.0}
+    rule = Controlled(supernet, load_data(image_size=8), cost, target_ms, **options)
+    trainer = trainer_of(supernet, images=256)
+    trainer.run(rule)
+    scored = [[item.choices, item.accuracy, item.latency_ms] for item in rule.evaluations]
+    state = rule.policy.state()
+    return {"scored": scored, "target": target_ms, "policy": state, "best": rule.best().choices}
+
+
 CASES = {
     one.__name__: one
     for one in (
@@ -242,6 +257,7 @@ def in_two_processes(folder):
         found = {name: case() for name, case in CASES.items()}
         found |= whole_and_cut(folder)
         found["joint"] = joint(folder)
+        found["controlled"] = controlled()
         try:
             trainer_of(Supernet(SPACE, seed=rank))
         except UsageError as error:
@@ -294,6 +310,29 @@ def test_processes_that_were_cut_off_go_on_to_the_same_weights(found):
     for rank in range(2):
         for name, value in found[0]["whole"].items():
             assert torch.equal(value, found[rank]["cut"][name])
+
+
+def test_processes_with_a_controller_sample_for_themselves_and_learn_one(found):
+    both = [one["controlled"] for one in found]
+    policy = RecurrentPolicy(
+        SPACE.choices,
+        hidden=32,
+        layers=2,
+        tanh_constant=1.1,
+        temperature=1.0,
+        learning_rate=0.0035,
+        baseline_decay=0.99,
+        entropy_weight=1e-4,
+    )
+    assert both[0]["scored"] != both[1]["scored"]
+    for step in range(3):
+        rows = [row for one in both for row in one["scored"][2 * step : 2 * step + 2]]
+        sampled, accuracies, latencies_ms = zip(*rows, strict=True)
+        target_ms = both[0]["target"]
+        rewards = reward_of("absolute", accuracies, latencies_ms, target_ms, -1.0)
+        policy.update(sampled, rewards)
+    assert both[0]["policy"] == both[1]["policy"] == policy.state()
+    assert both[0]["best"] == both[1]["best"]
 
 
 def test_processes_that_search_jointly_draw_for_themselves_and_learn_one_policy(found):

@@ -11,6 +11,7 @@ from latkit.search.data import load_data
 from latkit.search.recipes.learning import (
     bi_sampling,
     bilevel,
+    controlled,
     joint,
     path_dropout,
     sandwich,
@@ -29,12 +30,20 @@ WAYS = {
     "sandwich of labels": partial(sandwich, distils=False),
     "joint": joint,
     "joint without warm-up": partial(joint, operation_warmup=0.0, filter_warmup=0.0),
+    "controlled": partial(controlled, controller_steps=2, per_step=2, derived=2),
     "path dropout": path_dropout,
     "first order": bilevel,
     "second order": partial(bilevel, second_order=True),
     "bi-sampling": partial(bi_sampling, warm_epochs=1, width_grid=8),
 }
-CHOOSES = {"joint", "joint without warm-up", "first order", "second order", "bi-sampling"}
+CHOOSES = {
+    "joint",
+    "joint without warm-up",
+    "controlled",
+    "first order",
+    "second order",
+    "bi-sampling",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

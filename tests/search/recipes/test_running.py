@@ -116,7 +116,7 @@ def test_ends_with_an_architecture_of_the_space_its_cost_and_its_weights(name, d
     )
 
 
-@pytest.mark.parametrize("name", ["spos", "tunas", "bignas", "darts"])
+@pytest.mark.parametrize("name", ["spos", "tunas", "bignas", "darts", "enas"])
 def test_a_run_that_was_killed_anywhere_ends_as_one_that_was_not(name, data, tmp_path, monkeypatch):
     monkeypatch.setitem(Trainer.__init__.__kwdefaults__, "checkpoint_seconds", 0.0)
     space = small_space()
@@ -142,6 +142,43 @@ def test_a_run_that_was_killed_anywhere_ends_as_one_that_was_not(name, data, tmp
     assert seen.count(("training", 3)) <= 1 and seen.count(("training", 1)) == 2
     assert (again.architecture, again.accuracy) == (whole.architecture, whole.accuracy)
     assert fingerprint(again.weights) == fingerprint(whole.weights)
+
+
+@pytest.mark.parametrize("name", ["nasrl", "nasnet"])
+def test_a_search_that_trains_each_network_goes_on_where_it_was_killed(
+    name, data, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(Trainer.__init__.__kwdefaults__, "checkpoint_seconds", 0.0)
+    space = SPACES[name]
+    start = partial(run, short(name), data, cost_ms, middle(space), space=space)
+    steps = []
+    whole = start(folder=tmp_path / "whole", progress=lambda *at: steps.append(at))
+    for place in (2, len(steps) // 2, len(steps)):
+        folder = tmp_path / f"killed{place}"
+        seen = []
+
+        def stop(*at, seen=seen, place=place):
+            seen.append(at)
+            if len(seen) == place:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            start(folder=folder, progress=stop)
+        again = start(folder=folder, progress=lambda *at, seen=seen: seen.append(at))
+        assert (again.architecture, again.accuracy) == (whole.architecture, whole.accuracy)
+        logs = [(at / "search.jsonl").read_bytes() for at in (folder, tmp_path / "whole")]
+        assert logs[0] == logs[1]
+        # At most the step in which it was killed is trained twice.
+        trained = [[at for at in found if at[0] == "training"] for found in (seen, steps)]
+        assert len(trained[0]) <= len(trained[1]) + 1
+
+
+def test_networks_trained_with_other_settings_are_another_search(data, tmp_path):
+    space = SPACES["nasrl"]
+    run(short("nasrl"), data, cost_ms, middle(space), tmp_path, space=space)
+    other = replace(short("nasrl").settings, learning_rate=0.01)
+    with pytest.raises(UsageError, match=r"other settings \(weights\)"):
+        run(short("nasrl"), data, cost_ms, middle(space), tmp_path, space=space, settings=other)
 
 
 def test_widths_are_scaled_to_the_target_where_they_reach_it(data, tmp_path):

@@ -16,6 +16,7 @@ from latkit.search.spaces.scale import Scale
 from latkit.search.supernet import Supernet
 from latkit.search.trainers.bi_sampling import BiSampling
 from latkit.search.trainers.bilevel import Bilevel
+from latkit.search.trainers.controlled import Controlled
 from latkit.search.trainers.joint import Joint
 from latkit.search.trainers.path_dropout import PathDropout
 from latkit.search.trainers.sandwich import Sandwich
@@ -74,6 +75,14 @@ class Rules:
         target, _ = cost.maximum()
         return supernet, Joint(supernet, data, cost, target / 2, learning_rate=0.1, per_step=2)
 
+    @staticmethod
+    def controlled(data):
+        supernet = Supernet(SPACE)
+        cost = lay_out(SPACE, flops)
+        target, _ = cost.maximum()
+        options = {"controller_steps": 2, "per_step": 2, "hidden": 8}
+        return supernet, Controlled(supernet, data, cost, target / 2, **options)
+
 
 def loader(data):
     return BatchLoader(data, 1, 32, 0, 0, flip=False, label_smoothing=0)
@@ -87,6 +96,7 @@ RULES = {
     "bilevel of second order": partial(Rules.bilevel, second_order=True),
     "bi-sampling": Rules.bi_sampling,
     "joint": Rules.joint,
+    "controlled": Rules.controlled,
 }
 
 
@@ -120,6 +130,9 @@ def trained(make, data, checkpoint, *, workers=1, cut=0):
         logits = enumerate(rule.policy.logits)
         found |= {f"logits {choice}": torch.from_numpy(vector) for choice, vector in logits}
         assert any(vector.any() for vector in rule.policy.logits)
+    if isinstance(rule, Controlled):
+        assert rule.policy.step == 2
+        found["controller"] = torch.from_numpy(rule.policy.controller.weights)
     return found
 
 
