@@ -74,11 +74,9 @@ class Controller:
 
     def sample(self, count: int, random: np.random.Generator) -> list[tuple[int, ...]]:
         """`count` rows of option indices."""
-        return self._decided(random.random((count, len(self._order))))
-
-    def mode(self) -> tuple[int, ...]:
-        """The most probable option of every choice, given those before it."""
-        return self._decided(None)[0]
+        chosen = np.zeros((count, len(self._order)), dtype=np.int64)
+        self._run(chosen, random.random(chosen.shape))
+        return [tuple(row) for row in chosen.tolist()]
 
     def follow(self, rows: Sequence[Sequence[int]]) -> Followed:
         """How probable it was to decide as these rows (N, L) of option indices.
@@ -86,7 +84,7 @@ class Controller:
         Options of choices that are off make no difference.
         """
         chosen = np.asarray(rows, dtype=np.int64)
-        return self._run(len(chosen), chosen, None)
+        return self._run(chosen)
 
     def gradient(
         self,
@@ -133,16 +131,9 @@ class Controller:
         gradients.start[:] = by_input.sum(0)
         return by_weight
 
-    def _decided(self, random: Floats | None) -> list[tuple[int, ...]]:
-        count = 1 if random is None else len(random)
-        chosen = np.zeros((count, len(self._order)), dtype=np.int64)
-        self._run(count, chosen, random, decides=True)
-        return [tuple(row) for row in chosen.tolist()]
-
-    def _run(
-        self, count: int, chosen: NDArray[np.int64], random: Floats | None, decides: bool = False
-    ) -> Followed:
-        """Go through all choices; where it `decides`, fill in `chosen`, at random or the mode."""
+    def _run(self, chosen: NDArray[np.int64], random: Floats | None = None) -> Followed:
+        """Go through all choices; those at random, by numbers from 0 to 1, go into `chosen`."""
+        count = len(chosen)
         weights = self._parts(self.weights)
         hidden = np.zeros((self.layers, count, self.hidden))
         cells = np.zeros_like(hidden)
@@ -166,12 +157,8 @@ class Controller:
                 slope *= self.tanh_constant * (1 - logits**2)
                 logits *= self.tanh_constant
             probabilities = _softmax(logits)
-            if decides:
-                taken = (
-                    probabilities.argmax(1)
-                    if random is None
-                    else _drawn(probabilities, random[:, number])
-                )
+            if random is not None:
+                taken = _drawn(probabilities, random[:, number])
                 chosen[:, position] = np.where(on, taken, 0)
             drawn = np.eye(probabilities.shape[1])[chosen[:, position]]
             embedded = weights.embeddings[position][chosen[:, position]]

@@ -70,7 +70,7 @@ def test_finds_and_prefers_a_planted_optimum(kind, options, seed):
     assert before == pytest.approx(4 * np.log(3), rel=0.02)
     while not strategy.done:
         step(strategy)
-    assert strategy.best().choices == strategy.policy.controller.mode() == (0, 2, 1, 0)
+    assert strategy.best().choices == (0, 2, 1, 0)
     assert strategy.figures()["policy_entropy"] < 0.6 * before
     late = strategy.evaluations[-40:]
     assert np.mean([item.accuracy for item in late]) > 0.85
