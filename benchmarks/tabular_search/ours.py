@@ -10,6 +10,7 @@ from latkit.search.strategies.bayesian import Bayesian
 from latkit.search.strategies.evolution import Evolution
 from latkit.search.strategies.nsga2 import Nsga2
 from latkit.search.strategies.random_search import RandomSearch
+from latkit.search.strategies.recurrent import LstmPpo, LstmReinforce
 from latkit.search.strategies.regularised_evolution import RegularisedEvolution
 from latkit.search.strategies.reinforce import Reinforce
 from latkit.search.strategies.strategy import Strategy
@@ -90,13 +91,33 @@ def reinforce(evaluations: Evaluations, seed: int) -> Strategy:
     )
 
 
+def lstm_reinforce(evaluations: Evaluations, seed: int) -> Strategy:
+    """ENAS's controller, an architecture a step."""
+    target_ms = target_of(evaluations)
+    return LstmReinforce(SPACE, target_ms, steps=evaluations.budget, seed=seed)
+
+
+def lstm_ppo(evaluations: Evaluations, seed: int) -> Strategy:
+    """NASNet's controller; steps of fewer architectures where there are few evaluations."""
+    per_step = min(20, max(5, evaluations.budget // 20))
+    return LstmPpo(
+        SPACE,
+        target_of(evaluations),
+        steps=evaluations.budget // per_step,
+        per_step=per_step,
+        seed=seed,
+    )
+
+
 OURS: Mapping[str, Contender] = {
     BASELINE: ours(constrained(RandomSearch), anytime=True, has_front=True),
     "spos evolution": ours(spos),
     "regularised evolution": ours(constrained(RegularisedEvolution)),
     "nsga2": ours(constrained(Nsga2), has_front=True),
     "reinforce": ours(reinforce),
+    "lstm reinforce": ours(lstm_reinforce),
+    "lstm ppo": ours(lstm_ppo),
     DEFAULT: ours(constrained(Bayesian), anytime=True, has_front=True),
 }
-LEARNED = ("reinforce",)
+LEARNED = ("reinforce", "lstm reinforce", "lstm ppo")
 """Of which it is told when they pass random."""
