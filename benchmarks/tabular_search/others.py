@@ -4,7 +4,9 @@ What is above the target is known for nothing: it is told as infeasible, and not
 target the objective is accuracy alone, else accuracy and latency.
 
 pymoo: `Choice` variables with the operators of its guide to mixed variables, duplicates eliminated,
-its tournament of feasibility, fronts and crowding. Optuna: categorical parameters; TPE is
+its tournament of feasibility, fronts and crowding. As these operators see one variable at a time,
+they redraw each in half of the children; so a second one redraws one choice a child, with 20
+members. Optuna: categorical parameters; TPE is
 multivariate with one objective, as it chooses itself; constraints are set on trials.
 """
 
@@ -25,6 +27,7 @@ from pymoo.core.mixed import (
 )
 from pymoo.core.problem import Problem
 from pymoo.core.variable import Choice
+from pymoo.operators.mutation.rm import ChoiceRandomMutation
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.problems.static import StaticProblem
 
@@ -39,8 +42,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", module="optuna")
 
 
-def pymoo_nsga2(population: int) -> Contender:
-    """pymoo's NSGA-II."""
+def pymoo_nsga2(population: int, mutation: float | None = None) -> Contender:
+    """pymoo's NSGA-II; `mutation` is a choice's probability, where it is not left to pymoo."""
+    operator = ChoiceRandomMutation(prob_var=mutation)
 
     def search(evaluations: Evaluations, seed: int) -> None:
         bounded = evaluations.target_ms is not None
@@ -51,7 +55,9 @@ def pymoo_nsga2(population: int) -> Contender:
         )
         apart = MixedVariableDuplicateElimination()
         mating = MixedVariableMating(
-            selection=TournamentSelection(func_comp=binary_tournament), eliminate_duplicates=apart
+            selection=TournamentSelection(func_comp=binary_tournament),
+            mutation={Choice: operator},
+            eliminate_duplicates=apart,
         )
         algorithm = NSGA2(
             pop_size=population,
@@ -106,7 +112,7 @@ def judged(evaluations: Evaluations, choices: list[int]) -> tuple[list[float], f
 
 OTHERS: Mapping[str, Contender] = {
     "pymoo NSGA-II": pymoo_nsga2(100),
-    "pymoo NSGA-II, 20": pymoo_nsga2(20),
+    "pymoo NSGA-II, 20": pymoo_nsga2(20, 1 / len(NAMES)),
     "optuna TPE": optuna_sampler(lambda seed: optuna.samplers.TPESampler(seed=seed)),
     "optuna NSGA-II": optuna_sampler(lambda seed: optuna.samplers.NSGAIISampler(seed=seed)),
 }
