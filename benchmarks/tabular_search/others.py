@@ -112,7 +112,7 @@ def judged(evaluations: Evaluations, choices: list[int]) -> tuple[list[float], f
 
 OTHERS: Mapping[str, Contender] = {
     "pymoo NSGA-II": pymoo_nsga2(100),
-    "pymoo NSGA-II, 20": pymoo_nsga2(20, 1 / len(NAMES)),
+    "pymoo NSGA-II (20)": pymoo_nsga2(20, 1 / len(NAMES)),
     "optuna TPE": optuna_sampler(lambda seed: optuna.samplers.TPESampler(seed=seed)),
     "optuna NSGA-II": optuna_sampler(lambda seed: optuna.samplers.NSGAIISampler(seed=seed)),
 }
