@@ -93,27 +93,23 @@ class Policy:
         rewards: NDArray[np.float64],
         progress: float,
     ) -> None:
-        """Make one step by the `sampled` rows and their rewards (N,), as `gradient` has them."""
+        """Make one step by the `sampled` rows and their rewards (N,), as `gradients` has them."""
         self.follow(float(rewards.mean()))
         self.step += 1
-        gradient = self.gradient(sampled, counted, self._advantages(rewards))
+        gradient = self._gradient(sampled, counted, self._advantages(rewards))
         self._squares += (1 - ADAM_DECAY) * (gradient**2 - self._squares)
         size = np.sqrt(self._squares / (1 - ADAM_DECAY**self.step)) + ADAM_EPSILON
         self._rows -= self.rate(progress) * gradient / size
 
-    def gradient(
+    def gradients(
         self, sampled: Sequence[Sequence[int]], counted: ArrayLike, advantages: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Mean gradient of `-advantage * log p` by the logits: a row for each choice.
+    ) -> list[NDArray[np.float64]]:
+        """Mean gradient of `-advantage * log p` by the logits of each choice.
 
         `log p` of a row sums over the choices that are `counted` (N, L): those that are on and
         that nothing but the policy decided.
         """
-        weights = advantages[:, None] * np.asarray(counted, dtype=bool)
-        drawn = np.asarray(sampled)[:, :, None] == self._options
-        moved = np.einsum("nl,nlk->lk", weights, drawn)
-        expected = weights.sum(axis=0)[:, None] * self._softmax()
-        return np.asarray((expected - moved) / len(weights), dtype=np.float64)
+        return self._by_choice(self._gradient(sampled, counted, advantages))
 
     def follow(self, reward: float) -> None:
         """Take a step's mean reward into the baseline's average."""
@@ -152,6 +148,16 @@ class Policy:
         threshold = float(np.partition(rewards, left_out - 1)[left_out - 1])
         advantages: NDArray[np.float64] = np.maximum(rewards - threshold, 0.0)
         return advantages
+
+    def _gradient(
+        self, sampled: Sequence[Sequence[int]], counted: ArrayLike, advantages: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """`gradients` with a row for each choice, 0 where it has no such option."""
+        weights = advantages[:, None] * np.asarray(counted, dtype=bool)
+        drawn = np.asarray(sampled)[:, :, None] == self._options
+        moved = np.einsum("nl,nlk->lk", weights, drawn)
+        expected = weights.sum(axis=0)[:, None] * self._softmax()
+        return np.asarray((expected - moved) / len(weights), dtype=np.float64)
 
     def _by_choice(self, rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         return [row[:count] for row, count in zip(rows, self.option_counts, strict=True)]
