@@ -151,7 +151,8 @@ class Strategy(ABC):
 
     def _find(self, architecture: Architecture, pending: list[tuple[int, ...]]) -> tuple[int, ...]:
         for choices in pending:
-            if self.space.canonical(choices) == architecture.choices:
+            same = choices == architecture.choices
+            if same or self.space.canonical(choices) == architecture.choices:
                 return choices
         raise UsageError(f"architecture {architecture} was not asked for, or already told about")
 
