@@ -13,8 +13,8 @@ from latkit.latency.transfer.choices import Choices
 from latkit.latency.transfer.data import LatencyData, read_latency_data
 from latkit.latency.transfer.predictor import TransferPredictor
 from latkit.latency.transfer.sources import learn_sources
+from latkit.search.pareto import hypervolume
 from latkit.search.spaces.nasbench201 import EDGES, OPERATIONS, nasbench201
-from latkit.search.strategies.front import hypervolume
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Table:
 
     def _volume(self, rows: Indices) -> float:
         ceiling_ms = float(self.true_ms.max())
-        return hypervolume(self.accuracy[rows], self.true_ms[rows], FLOOR, ceiling_ms)
+        return hypervolume(self.true_ms[rows], self.accuracy[rows], (ceiling_ms, FLOOR))
 
     @cached_property
     def _whole(self) -> float:

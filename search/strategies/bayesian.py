@@ -7,12 +7,15 @@ et al. 2021, whose candidates are mutants of the best, too).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ..space import SearchSpace
 from .breeding import Rows, changed, crossed
 from .constrained import ConstrainedStrategy
@@ -61,8 +64,9 @@ class Bayesian(ConstrainedStrategy):
         budget: int = 1000,
         first: int = FIRST,
         seed: int = 0,
+        also: Sequence[Limit] = (),
     ) -> None:
-        super().__init__(space, cost, target_ms, seed)
+        super().__init__(space, cost, target_ms, seed, also)
         self.budget = budget
         self.first = first
         if budget < 1 or first < 2:

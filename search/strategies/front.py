@@ -1,4 +1,4 @@
-"""Accuracy against latency: which evaluations no other one beats in both, and what they cover."""
+"""Accuracy against latency: which evaluations no other one beats in both, and their order."""
 
 from __future__ import annotations
 
@@ -54,15 +54,3 @@ def crowding(accuracy: ArrayLike, latency_ms: ArrayLike) -> Floats:
         if reach > 0:
             total[order[1:-1]] += (ranked[2:] - ranked[:-2]) / reach
     return total
-
-
-def hypervolume(
-    accuracy: ArrayLike, latency_ms: ArrayLike, floor: float, ceiling_ms: float
-) -> float:
-    """Area that is beaten: below the front, above accuracy `floor`, left of `ceiling_ms`."""
-    accuracy, latency_ms = np.asarray(accuracy, np.float64), np.asarray(latency_ms, np.float64)
-    inside = (accuracy > floor) & (latency_ms < ceiling_ms)
-    order = np.argsort(latency_ms[inside], kind="stable")
-    reached = np.maximum.accumulate(accuracy[inside][order])
-    widths = np.diff(latency_ms[inside][order], append=ceiling_ms)
-    return float((widths * (reached - floor)).sum())

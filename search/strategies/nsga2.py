@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ..space import SearchSpace
 from .breeding import TRIES_PER_CHILD, Rows, crossed, redrawn
 from .constrained import ConstrainedStrategy
@@ -45,8 +46,9 @@ class Nsga2(ConstrainedStrategy):
         crossover_probability: float = 0.9,
         mutation_probability: float | None = None,
         seed: int = 0,
+        also: Sequence[Limit] = (),
     ) -> None:
-        super().__init__(space, cost, target_ms, seed)
+        super().__init__(space, cost, target_ms, seed, also)
         self.budget = budget
         self.population = scaled_population(budget) if population is None else population
         self.crossover_probability = crossover_probability

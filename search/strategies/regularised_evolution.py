@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...devices.errors import UsageError
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ..space import SearchSpace
 from .breeding import TRIES_PER_CHILD, Rows, changed
 from .constrained import ConstrainedStrategy
@@ -39,8 +42,9 @@ class RegularisedEvolution(ConstrainedStrategy):
         population: int | None = None,
         sample: int | None = None,
         seed: int = 0,
+        also: Sequence[Limit] = (),
     ) -> None:
-        super().__init__(space, cost, target_ms, seed)
+        super().__init__(space, cost, target_ms, seed, also)
         self.budget = budget
         self.population = scaled_population(budget) if population is None else population
         self.sample = max(2, round(SAMPLE_SHARE * self.population)) if sample is None else sample

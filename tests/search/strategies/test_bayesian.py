@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
+from latkit.search.pareto import hypervolume
 from latkit.search.strategies.bayesian import Bayesian, _Front, expected_improvement
-from latkit.search.strategies.front import hypervolume
 from latkit.search.strategies.random_search import RandomSearch
 from strategy_cases import COST, SPACE, TARGET, accuracy_of
 
@@ -19,7 +19,7 @@ def run(strategy, count=16):
 def covered(strategy):
     found = strategy.evaluations
     accuracy, latency_ms = ([getattr(e, k) for e in found] for k in ("accuracy", "latency_ms"))
-    return hypervolume(accuracy, latency_ms, 0.0, COST.maximum()[0])
+    return hypervolume(latency_ms, accuracy, (COST.maximum()[0], 0.0))
 
 
 def test_finds_better_architectures_than_random_search_with_five_times_the_evaluations():
@@ -65,10 +65,10 @@ def test_expected_gain_of_the_front_is_the_mean_gain_in_hypervolume():
     random = np.random.default_rng(1)
     latency_ms, worth = random.random(30) * 10, random.random(30)
     front = _Front(latency_ms, worth, 12.0)
-    before = hypervolume(worth, latency_ms, front.floor, 12.0)
+    before = hypervolume(latency_ms, worth, (12.0, front.floor))
     for at, mean, deviation in ((0.1, 0.5, 0.2), (5.0, 0.9, 0.1), (9.5, 0.7, 0.3)):
         gains = [
-            hypervolume([*worth, value], [*latency_ms, at], front.floor, 12.0) - before
+            hypervolume([*latency_ms, at], [*worth, value], (12.0, front.floor)) - before
             for value in mean + deviation * random.normal(size=4000)
         ]
         got = front.expected_gain(np.array([at]), np.array([mean]), np.array([deviation]))[0]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from latkit.search.space import Architecture
-from latkit.search.strategies.front import crowding, dominance_ranks, front_of, hypervolume
+from latkit.search.strategies.front import crowding, dominance_ranks, front_of
 from latkit.search.strategies.strategy import Evaluation
 
 RANDOM = np.random.default_rng(0)
@@ -40,14 +40,3 @@ def test_front_has_what_nothing_beats_each_pair_once():
 def test_crowding_is_the_share_of_both_axes_between_neighbours():
     distances = crowding([0.1, 0.2, 0.4, 0.5], [1.0, 3.0, 4.0, 5.0])
     assert distances == pytest.approx([np.inf, 0.3 / 0.4 + 3 / 4, 0.3 / 0.4 + 2 / 4, np.inf])
-
-
-def test_hypervolume_is_the_area_that_is_beaten():
-    ticks = (np.arange(2000) + 0.5) / 2000
-    accuracy, latency = np.meshgrid(ticks, 14 * ticks)
-    beaten = np.zeros_like(accuracy, dtype=bool)
-    for a, t in zip(ACCURACY, LATENCY, strict=True):
-        beaten |= (accuracy <= a) & (latency >= t)
-    beaten &= accuracy >= 0.5
-    assert hypervolume(ACCURACY, LATENCY, 0.5, 14.0) == pytest.approx(14 * beaten.mean(), rel=0.01)
-    assert hypervolume([0.4], [1.0], 0.5, 14.0) == 0

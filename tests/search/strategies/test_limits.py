@@ -8,9 +8,12 @@ import pytest
 from latkit.devices.errors import UnreachableTargetError, UsageError
 from latkit.latency import Limit, WorstCost, flops_cost, lay_out, peak_memory_cost
 from latkit.search.spaces.mobile import mobile_space
+from latkit.search.strategies.bayesian import Bayesian
 from latkit.search.strategies.coarse_to_fine import CoarseToFine
 from latkit.search.strategies.evolution import Evolution
+from latkit.search.strategies.nsga2 import Nsga2
 from latkit.search.strategies.random_search import RandomSearch
+from latkit.search.strategies.regularised_evolution import RegularisedEvolution
 
 SPACE = mobile_space()
 ROWS = SPACE.sample_choices(500, np.random.default_rng(0))
@@ -31,6 +34,11 @@ STRATEGIES = {
         SPACE, WORST, TARGET, population=12, rounds=5, parents=4, **options
     ),
     "coarse_to_fine": lambda **options: CoarseToFine(SPACE, WORST, TARGET, budget=60, **options),
+    "regularised_evolution": lambda **options: RegularisedEvolution(
+        SPACE, WORST, TARGET, budget=60, **options
+    ),
+    "nsga2": lambda **options: Nsga2(SPACE, WORST, TARGET, budget=60, **options),
+    "bayesian": lambda **options: Bayesian(SPACE, WORST, TARGET, budget=60, **options),
 }
 every_strategy = pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
 

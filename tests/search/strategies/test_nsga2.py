@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from latkit.devices.errors import UsageError
-from latkit.search.strategies.front import hypervolume
+from latkit.search.pareto import hypervolume
 from latkit.search.strategies.nsga2 import Nsga2
 from latkit.search.strategies.random_search import RandomSearch
 from strategy_cases import COST, SPACE, accuracy_of
@@ -19,7 +19,7 @@ def run(strategy):
 def covered(strategy):
     found = strategy.evaluations
     accuracy, latency_ms = ([getattr(e, k) for e in found] for k in ("accuracy", "latency_ms"))
-    return hypervolume(accuracy, latency_ms, 0.0, COST.maximum()[0])
+    return hypervolume(latency_ms, accuracy, (COST.maximum()[0], 0.0))
 
 
 def test_its_front_covers_more_than_random_search_with_as_many_evaluations():

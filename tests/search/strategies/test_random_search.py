@@ -197,7 +197,7 @@ def test_draws_are_uniform_over_what_is_within_the_target():
 
 
 def test_architectures_too_rare_to_be_drawn_are_walked_to(monkeypatch):
-    monkeypatch.setattr("latkit.search.strategies.strategy.TRIES", 1)
+    monkeypatch.setattr("latkit.search.strategies.constrained.TRIES", 1)
     target = COST.minimum()[0] + 0.1 * (COST.maximum()[0] - COST.minimum()[0])
     strategy = RandomSearch(SPACE, COST, target, budget=50)
     asked = run_to_its_end(strategy, COST, count=50)
