@@ -147,11 +147,10 @@ class Bayesian(ConstrainedStrategy):
 
     def _bred(self, parents: Rows, count: int) -> Rows:
         """Mutants in one choice, in two choices, and children of two parents."""
-        counts = self.space.option_counts
         picked = parents[self._random.integers(len(parents), size=(2, count))]
-        once = changed(picked[0], counts, self._random)
-        twice = changed(once, counts, self._random)
-        children = crossed(picked[0], picked[1], self._random)
+        once = changed(self.space, picked[0], self._random)
+        twice = changed(self.space, once, self._random)
+        children = crossed(self.space, picked[0], picked[1], self._random)
         kind = self._random.integers(3, size=(count, 1))
         return np.select([kind == 0, kind == 1], [once, twice], children)
 

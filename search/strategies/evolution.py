@@ -88,7 +88,7 @@ class Evolution(ConstrainedStrategy):
 
     def _children(self, best: Rows) -> list[tuple[int, ...]]:
         pairs = self._random.integers(len(best), size=(TRIES_PER_CHILD * self.crossovers, 2))
-        tried = crossed(best[pairs[:, 0]], best[pairs[:, 1]], self._random)
+        tried = crossed(self.space, best[pairs[:, 0]], best[pairs[:, 1]], self._random)
         return self._admit(tried.tolist(), self.crossovers)
 
     def _own_state(self) -> dict[str, Any]:

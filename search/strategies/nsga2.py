@@ -116,7 +116,7 @@ class Nsga2(ConstrainedStrategy):
         choices = np.array([self.evaluations[i].choices for i in self._members], dtype=np.int64)
         mothers, fathers = choices[winners[:, 0]], choices[winners[:, 1]]
         pairs = self._random.random((count, 1)) < self.crossover_probability
-        children = np.where(pairs, crossed(mothers, fathers, self._random), mothers)
+        children = np.where(pairs, crossed(self.space, mothers, fathers, self._random), mothers)
         return redrawn(self.space, children, self.mutation_probability, self._random)
 
     def _own_state(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class RegularisedEvolution(ConstrainedStrategy):
         sampled = order[:, :size]
         winners = sampled[np.arange(count), places[sampled].argmin(axis=1)]
         choices = np.array([item.choices for item in living], dtype=np.int64)
-        return changed(choices[winners], self.space.option_counts, self._random)
+        return changed(self.space, choices[winners], self._random)
 
 
 def scaled_population(budget: int) -> int:
