@@ -37,6 +37,8 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 from numpy.typing import NDArray
 from results import print_table, report
+from rich.console import Console
+from rich.progress import track
 from tabular_search.judging import (
     Difference,
     difference,
@@ -133,7 +135,9 @@ def search_all(
                     wanted[job] = None
     order = sorted(wanted, key=lambda job: ("optuna" not in job.strategy, -job.budget))
     with multiprocessing.Pool(jobs, initializer=take_over, initargs=(tables,)) as pool:
-        return dict(zip(order, pool.imap(search, order, chunksize=1), strict=True))
+        finished = pool.imap(search, order, chunksize=1)
+        shown = track(finished, "searches", len(order), console=Console(stderr=True))
+        return dict(zip(order, shown, strict=True))
 
 
 def jobs_of(name: str, device: int, budgets: Sequence[int], seed: int) -> list[Job]:
