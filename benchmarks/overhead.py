@@ -4,7 +4,8 @@ Strategies of ours beside Optuna's and pymoo's, on the same spaces with the same
 sum of a random number for each option as accuracy, a cost model of operation counts as latency.
 Only the calls that ask and tell are timed, one architecture at a time (pymoo: a generation), by
 the processor's time of this process, which neighbours on the machine change little. Ours draw
-within the median latency, each architecture once (REINFORCE: from all, again and again); the
+within the median latency, each architecture once (REINFORCE and the LSTMs: from all, again and
+again; NSGA-II: from all); the
 others know no limit: Optuna's TPE and random sampler see accuracy alone, both NSGA-II both
 objectives.
 
@@ -30,9 +31,13 @@ from latkit.latency.counts import block_counts
 from latkit.latency.pricing import cost_model
 from latkit.latency.spaces import load_space
 from latkit.search.space import SearchSpace
+from latkit.search.strategies.bayesian import Bayesian
 from latkit.search.strategies.coarse_to_fine import CoarseToFine
 from latkit.search.strategies.evolution import Evolution
+from latkit.search.strategies.nsga2 import Nsga2
 from latkit.search.strategies.random_search import RandomSearch
+from latkit.search.strategies.recurrent import LstmPpo, LstmReinforce
+from latkit.search.strategies.regularised_evolution import RegularisedEvolution
 from latkit.search.strategies.reinforce import Reinforce
 from latkit.search.strategies.strategy import Strategy
 from numpy.typing import NDArray
@@ -48,6 +53,9 @@ from results import report
 
 POPULATION = 50
 """Of every evolution: SPOS's, and Optuna's default."""
+
+PPO_BATCH = 20
+"""NASNet's."""
 
 Seconds = NDArray[np.float64]
 """(N,) of each evaluation in turn, those of a generation shared among it; fewer where it ended."""
@@ -92,6 +100,23 @@ STRATEGIES: dict[str, Callable[[Objective, int, int], Strategy]] = {
     ),
     "reinforce": lambda given, count, seed: Reinforce(
         given.space, given.target_ms, steps=count, seed=seed
+    ),
+    "regularised_evolution": lambda given, count, seed: RegularisedEvolution(
+        given.space, given.cost, given.target_ms, budget=count, seed=seed
+    ),
+    "nsga2": lambda given, count, seed: Nsga2(given.space, given.cost, budget=count, seed=seed),
+    "bayesian": lambda given, count, seed: Bayesian(
+        given.space, given.cost, given.target_ms, budget=count, seed=seed
+    ),
+    "lstm_reinforce": lambda given, count, seed: LstmReinforce(
+        given.space, given.target_ms, steps=count, seed=seed
+    ),
+    "lstm_ppo": lambda given, count, seed: LstmPpo(
+        given.space,
+        given.target_ms,
+        steps=max(1, count // PPO_BATCH),
+        per_step=PPO_BATCH,
+        seed=seed,
     ),
 }
 """By name, a strategy of ours for an objective, a number of evaluations and a seed."""
