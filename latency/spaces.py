@@ -53,20 +53,23 @@ def known_spaces() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
-def load_space(name: str, classes: int | None = None) -> ProfilableSpace:
+def load_space(name: str, classes: int | None = None, **options: Any) -> ProfilableSpace:
     """The space of this name: an entry point's, or `path/file.py:NAME`.
 
     Either gives a space, or something to call that returns one, with `classes=` where a number of
-    classes is asked for. Raises `UsageError` where there is none, or it is no space.
+    classes is asked for, and with `options`. Raises `UsageError` where there is none, it is no
+    space, or can't be called so.
     """
     found = _from_file(name) if ".py:" in name else _from_entry_point(name)
     if not isinstance(found, ProfilableSpace) or isinstance(found, type):
         try:
-            found = found() if classes is None else found(classes=classes)
+            found = found(**options) if classes is None else found(classes=classes, **options)
         except LatkitError:
             raise
         except Exception as error:
             raise UsageError(f"the space {name} can't be made: {_cause(error)}") from error
+    elif options:
+        raise UsageError(f"the space {name} is made already, and takes no {', '.join(options)}")
     if not isinstance(found, ProfilableSpace):
         raise UsageError(
             f"{name} gives a {type(found).__name__}; a space with name, blocks() and "

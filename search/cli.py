@@ -21,6 +21,7 @@ from ..latency.calibration import Calibration
 from ..latency.options import (
     AcceleratorOption,
     AdbOption,
+    AllowEmulatedOption,
     AllowFallbackOption,
     BatchSizeOption,
     BenchmarkModelOption,
@@ -33,11 +34,11 @@ from ..latency.options import (
     StoreOption,
     ThreadsOption,
     device_options,
+    refuse_emulated,
 )
-from ..latency.spaces import load_space
 from ..latency.store import DEFAULT_STORE, Store
 from ..latency.table import LatencyTable
-from .settings import RETRAINING_SETTINGS, SUPERNET_SETTINGS, TrainingSettings
+from .settings import RETRAINING_SETTINGS, TrainingSettings
 
 app = typer.Typer(
     name="latkit",
@@ -57,19 +58,61 @@ def main() -> None:
 
 @app.command("search")
 def search_verb(
-    table: Annotated[Path, typer.Option("--table", help="A table that `latkit table` wrote.")],
-    space: Annotated[
-        str, typer.Option("--space", help="A space by name, or path/file.py:NAME (it is run).")
-    ] = "mobile",
-    target_latency_ms: Annotated[
-        float | None,
+    recipe: Annotated[
+        str,
         typer.Option(
-            "--target-latency-ms", help="Latency to land on. Default: the middle of the space."
+            "--recipe",
+            help="quick, or a paper's: spos, tunas, bignas, tfnas, darts, oneshot, ...",
+        ),
+    ] = "quick",
+    max_latency_ms: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--max-latency-ms",
+            help="The most accurate network within it. Repeat it for several budgets.",
         ),
     ] = None,
-    strategy: Annotated[str, typer.Option(help="evolution or reinforce.")] = "evolution",
-    population: Annotated[int, typer.Option(min=2, help="Evaluations in a round.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of evaluations.")] = 6,
+    target_latency_ms: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--target-latency-ms",
+            help="Land on it. Default, where neither is given: the middle of the space.",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", help="A table that `latkit table` wrote. Default: what is missing is timed."
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space",
+            help="A space by name, or path/file.py:NAME (it is run). Default: the recipe's.",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", help="How to choose, in place of the recipe's own way."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Override a constant: settings.epochs=5, strategy.rounds=3, train.*, "
+            "retraining.*, scale.width=0.25. May be given several times.",
+        ),
+    ] = None,
+    random_search: Annotated[
+        bool | None,
+        typer.Option(
+            "--random-search/--no-random-search",
+            help="Random search with as many evaluations beside it, to compare with. Default: "
+            "yes, unless each architecture is trained on its own.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="A folder of class folders, or an .npz. Default: digits."),
@@ -78,12 +121,6 @@ def search_verb(
         bool,
         typer.Option("--resize", help="Scale the middle of images of other sizes to the space's."),
     ] = False,
-    supernet_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of supernet training. Default: 40.")
-    ] = None,
-    retraining_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of a finalist's own training. Default: 20.")
-    ] = None,
     flip: Annotated[
         bool, typer.Option("--flip", help="Mirror training images (not digits or text).")
     ] = False,
@@ -98,6 +135,9 @@ def search_verb(
     training_threads: Annotated[
         int | None, typer.Option(min=1, help="Torch's threads. Default: one a processor.")
     ] = None,
+    training_device: Annotated[
+        str, typer.Option("--training-device", help="Where to train: cpu, cuda, cuda:1.")
+    ] = "cpu",
     workers: Annotated[
         int, typer.Option(min=1, help="Threads that read and augment training images.")
     ] = 1,
@@ -112,28 +152,38 @@ def search_verb(
     runtime_library: RuntimeLibraryOption = None,
     benchmark_model: BenchmarkModelOption = None,
     adb: AdbOption = None,
+    allow_emulated: AllowEmulatedOption = False,
     store: StoreOption = DEFAULT_STORE,
     output: Annotated[
         Path, typer.Option("--output", help="Folder of the search; it resumes from there.")
     ] = Path("search"),
     json: JsonOption = False,
 ) -> None:
-    """Search a space for its best network at a latency; train, export and measure it.
+    """Search for the best network at a latency; profile first, then train, export, measure it.
 
-    Random search gets as many evaluations and the same training, to compare with. A search that
-    was cut off goes on where it was when it is started again.
+    The best are timed on the device and correct the cost, and the search goes on where they miss.
+    What was cut off goes on where it was when it is started again. Exit code 6: nothing reaches
+    the latency, or nothing that was timed did.
     """
 
     def run() -> None:
-        if strategy not in ("evolution", "reinforce"):
-            raise UsageError(f"--strategy {strategy}: it is evolution or reinforce")
         with _needing_the_search_extra():
+            from .aim import aims_of
             from .data import load_data
-            from .pipeline import Search, SearchSettings, default_target_ms
-            from .results_shown import print_result, result_json
-            from .space import SearchSpace
+            from .pipeline import Search, SearchSettings, default_aim
+            from .profiling import table_of
+            from .recipes import override, recipe_named
+            from .recipes.spaces import space_of
+            from .recipes.strategies import with_strategy
+            from .results_shown import print_result, require_met, result_json
 
-        loaded = LatencyTable.load(table)
+        aims = aims_of(max_latency_ms or [], target_latency_ms or [])
+        named = with_strategy(recipe_named(recipe), strategy)
+        chosen = override(named, RETRAINING_SETTINGS, assignments or [])
+        searched = replace(
+            chosen.recipe, settings=_training(chosen.recipe.settings, seed, flip, crop)
+        )
+        loaded = None if table is None else LatencyTable.load(table)
         options = device_options(
             runtime,
             threads,
@@ -147,51 +197,57 @@ def search_verb(
             adb,
         )
         opened = open_device(device, options)
-        loaded.check_setup(opened.setup)
-        if loaded.calibration == Calibration():
-            stderr.print(
-                "The table has no calibration to whole networks: predictions are plain sums of "
-                "blocks until networks are measured.",
-                soft_wrap=True,
-            )
+        if loaded is not None:
+            loaded.check_setup(opened.setup)
+        else:
+            refuse_emulated(opened.setup, allow_emulated)
         # How large its images are is asked first, for how many classes there are is not known yet.
-        chosen = load_space(space, classes=2)
-        if not isinstance(chosen, SearchSpace):
-            raise UsageError(f"{space} can be profiled, but is no SearchSpace to be searched")
-        images = load_data(data, chosen.image_size, seed, resize=resize)
-        chosen = load_space(space, classes=len(images.classes))
-        assert isinstance(chosen, SearchSpace)
-        settings = SearchSettings(
-            target_ms=target_latency_ms or default_target_ms(chosen, loaded),
-            strategy="evolution" if strategy == "evolution" else "reinforce",
-            population=population,
-            rounds=rounds,
-            seed=seed,
-            threads=training_threads or os.cpu_count() or 1,
-            supernet=_training(SUPERNET_SETTINGS, supernet_epochs, seed, flip, crop),
-            retraining=_training(RETRAINING_SETTINGS, retraining_epochs, seed, flip, crop),
-        )
-        target = f"target: {settings.target_ms:g} ms on {opened.setup.key}"
-        stderr.print(target, markup=False, highlight=False, soft_wrap=True)
+        address = space or ""
+        image_size = space_of(searched, address, 2, chosen.scale).image_size
+        images = load_data(data, image_size, seed, resize=resize)
+        found = space_of(searched, address, len(images.classes), chosen.scale)
         with Store(store) as kept, progress_bar() as progress:
+            table_file = table or output / "table.json"
+            if loaded is None:
+                loaded = table_of(found, opened, kept, TimingProtocol(), aims, table_file, progress)
+            elif loaded.calibration == Calibration():
+                stderr.print(
+                    "The table has no calibration to whole networks: predictions are plain sums of "
+                    "blocks until networks are measured.",
+                    soft_wrap=True,
+                )
+            aims = aims or (default_aim(found, loaded),)
+            for aim in aims:
+                told = f"target: {aim.kind} {aim.target_ms:g} ms on {opened.setup.key}"
+                stderr.print(told, markup=False, highlight=False, soft_wrap=True)
             result = Search(
-                space=chosen,
-                space_address=space,
+                recipe=searched,
+                space=found,
+                space_address=address,
+                scale=chosen.scale,
                 table=loaded,
-                table_file=table,
+                table_file=table_file,
                 device=opened,
                 store=kept,
                 protocol=TimingProtocol(),
                 data=images,
-                workers=workers,
-                settings=settings,
+                settings=SearchSettings(
+                    aims,
+                    searched.train is not None if random_search is None else random_search,
+                    seed,
+                    training_threads or os.cpu_count() or 1,
+                    _training(chosen.retraining, seed, flip, crop),
+                ),
                 folder=output,
                 progress=progress,
+                workers=workers,
+                training_device=training_device,
             ).run()
         if json:
             print_json(result_json(result))
         else:
             print_result(result)
+        require_met(result)
 
     exit_with_code(run)
 
@@ -207,13 +263,10 @@ def _needing_the_search_extra() -> Iterator[None]:
         ) from error
 
 
-def _training(
-    defaults: TrainingSettings, epochs: int | None, seed: int, flip: bool, crop: float
-) -> TrainingSettings:
+def _training(settings: TrainingSettings, seed: int, flip: bool, crop: float) -> TrainingSettings:
     """Training settings with what the command's options say; random parts are not also shifted."""
-    shift = defaults.shift if crop == 1 else 0
-    epochs = epochs or defaults.epochs
-    return replace(defaults, epochs=epochs, seed=seed, flip=flip, crop=crop, shift=shift)
+    settings = replace(settings, seed=seed, flip=flip or settings.flip)
+    return settings if crop == 1 else replace(settings, crop=crop, shift=0)
 
 
 @app.command("report")

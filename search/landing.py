@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from rich.progress import Progress
-
-from ..devices.device import Device, TimingProtocol
-from ..devices.errors import DeviceError, UnreachableTargetError
-from ..latency.blocks import Block
-from ..latency.calibration import is_timed
-from ..latency.one_speed import at_one_speed
-from ..latency.profile import Request, profile
-from ..latency.store import Store
-from ..latency.subject import subject_id
+from ..devices.errors import UnreachableTargetError
 from ..latency.table import LatencyTable
-from .elasticity import architecture_latency, is_scalable, scale
+from .elasticity import architecture_latency, scale
+from .measuring import Networks, Timed
 from .space import Architecture, SearchSpace
 
-TOLERANCE = 0.02
+TOLERANCE = 0.003
 """A measured latency within this share of the target needs no correction."""
 
-CORRECTIONS = 3
+CORRECTIONS = 8
 """At most this many times the model is corrected by a measurement and widths are scaled again."""
 
 
@@ -30,14 +23,14 @@ CORRECTIONS = 3
 class Landing:
     """An architecture scaled to a target.
 
-    `correction` is the factor between the table's prediction and the measurement that the last
-    scaling used, `measured_ms` the latency of the network with random weights on the device.
+    `correction` is the factor between the table's prediction and the measurement that its
+    scaling used, `timed` the latency of the network with random weights on the device.
     """
 
     architecture: Architecture
     correction: float
     corrections: int
-    measured_ms: float
+    timed: Timed
 
 
 def scale_by_table(
@@ -60,94 +53,89 @@ def scale_by_table(
 
 def land(
     architectures: Mapping[str, Architecture],
-    space: SearchSpace,
-    table: LatencyTable,
-    device: Device,
-    store: Store,
-    protocol: TimingProtocol,
+    networks: Networks,
     target_ms: float,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Landing], LatencyTable]:
+    factors: Mapping[str, float] | None = None,
+) -> dict[str, Landing]:
     """Scale each architecture to `target_ms`, as measured on the device.
 
-    The scaled networks are timed together, in the same rounds, and with them the blocks that the
-    table only interpolates, which it then holds. Where a network misses the target by more than
-    `TOLERANCE` its scaling is repeated with the table corrected by what was measured, at most
-    `CORRECTIONS` times; the state closest to the target is returned. Also returns the table with
-    the added blocks. In a space without layers to scale, architectures are measured as they are.
+    Scaled networks are timed together, in the same rounds, and with them the blocks that the table
+    of `networks` only interpolates. Where one misses the target by more than `TOLERANCE` its
+    scaling is repeated with the table corrected by what was measured, at most `CORRECTIONS` times;
+    the state closest to the target is returned. `factors`, of the first scaling, are measured over
+    predicted latency as known before. Raises `UnreachableTargetError` where the first scaling does.
     """
-    if not is_scalable(space):
-        table, measured = _measure(architectures, space, table, device, store, protocol, progress)
-        landings = {
-            name: Landing(architecture, 1.0, 0, measured[name])
-            for name, architecture in architectures.items()
-        }
-        return landings, table
-    factors = dict.fromkeys(architectures, 1.0)
-    best: dict[str, Landing] = {}
-    pending = dict(architectures)
-    for attempt in range(CORRECTIONS + 1):
-        scaled = {}
-        for name, architecture in pending.items():
+    approaches = {
+        name: _Approach(item, networks, target_ms, (factors or {}).get(name, 1.0))
+        for name, item in architectures.items()
+    }
+    for _ in range(CORRECTIONS + 1):
+        scaled = {name: approach.next() for name, approach in approaches.items()}
+        timed = networks.measure(item for item in scaled.values() if item is not None)
+        if not timed:
+            break
+        for name, item in scaled.items():
+            if item is not None:
+                approaches[name].tell(item, timed[item])
+    return {name: approach.best() for name, approach in approaches.items()}
+
+
+class _Approach:
+    """How one architecture comes closer to the target, state by state."""
+
+    def __init__(
+        self, architecture: Architecture, networks: Networks, target_ms: float, factor: float
+    ) -> None:
+        self._architecture = architecture
+        self._networks = networks
+        self._target_ms = target_ms
+        self._factor = factor
+        self._states: dict[Architecture, Landing] = {}
+
+    def next(self) -> Architecture | None:
+        """The next state to time; `None` where the last ones were close enough, or nothing is new.
+
+        By the factor of the last state; where that leads to one that is known, by the mean of the
+        two closest ones' factors, for they lie on either side.
+        """
+        if any(self._miss(landing) <= TOLERANCE for landing in self._states.values()):
+            return None
+        for factor in (self._factor, self._closest_factor()):
             try:
-                scaled[name] = scale_by_table(architecture, space, table, target_ms, factors[name])
+                scaled = scale_by_table(
+                    self._architecture,
+                    self._networks.space,
+                    self._networks.table,
+                    self._target_ms,
+                    factor,
+                )
             except UnreachableTargetError:
                 # A correction asks for more than widths can give: what was measured before stands.
-                if name not in best:
+                if not self._states:
                     raise
-        if not scaled:
-            break
-        table, measured = _measure(scaled, space, table, device, store, protocol, progress)
-        for name, architecture in scaled.items():
-            landing = Landing(architecture, factors[name], attempt, measured[name])
-            if name not in best or _miss(landing, target_ms) < _miss(best[name], target_ms):
-                best[name] = landing
-            predicted_ms = table.network(space.network(architecture)).latency_ms
-            factors[name] = measured[name] / predicted_ms
-        pending = {
-            name: architectures[name]
-            for name, landing in best.items()
-            if _miss(landing, target_ms) > TOLERANCE
-        }
-        if not pending:
-            break
-    return best, table
+                continue
+            self._factor = factor
+            if scaled not in self._states:
+                return scaled
+        return None
 
+    def tell(self, scaled: Architecture, timed: Timed) -> None:
+        """What a state was found to take."""
+        self._states[scaled] = Landing(scaled, self._factor, len(self._states), timed)
+        self._factor = self._measured_factor(self._states[scaled])
 
-def _miss(landing: Landing, target_ms: float) -> float:
-    return abs(landing.measured_ms / target_ms - 1)
+    def best(self) -> Landing:
+        """The state closest to the target."""
+        return min(self._states.values(), key=self._miss)
 
+    def _closest_factor(self) -> float:
+        closest = sorted(self._states.values(), key=self._miss)[:2]
+        factors = [self._measured_factor(landing) for landing in closest]
+        return statistics.mean(factors or [self._factor])
 
-def _measure(
-    scaled: Mapping[str, Architecture],
-    space: SearchSpace,
-    table: LatencyTable,
-    device: Device,
-    store: Store,
-    protocol: TimingProtocol,
-    progress: Progress | None,
-) -> tuple[LatencyTable, dict[str, float]]:
-    """Time the scaled networks and their blocks that the table lacks."""
-    networks = {name: space.network(architecture) for name, architecture in scaled.items()}
-    missing = _unmeasured(
-        [block for network in networks.values() for block in network.blocks], table
-    )
-    requests: list[Request] = [(network, 0) for network in networks.values()]
-    requests += [(block, table.eviction_bytes) for block in missing]
-    found = profile(
-        device, requests, store, protocol, progress=progress, description="scaled networks"
-    )
-    for (model, _), cause in found.failures.items():
-        raise DeviceError(f"{model} could not be timed: {cause}")
-    timed = at_one_speed(found.measurements)
-    entries = dict(table.entries)
-    for block in missing:
-        entries[block] = timed[subject_id(block), table.eviction_bytes]
-    measured = {name: timed[subject_id(network), 0].median_ms for name, network in networks.items()}
-    return replace(table, entries=entries), measured
+    def _measured_factor(self, landing: Landing) -> float:
+        predicted_ms = self._networks.predicted_ms(landing.architecture)
+        return landing.timed.median_ms / predicted_ms
 
-
-def _unmeasured(blocks: Sequence[Block], table: LatencyTable) -> list[Block]:
-    return [
-        block for block in dict.fromkeys(blocks) if is_timed(block) and block not in table.entries
-    ]
+    def _miss(self, landing: Landing) -> float:
+        return abs(landing.timed.median_ms / self._target_ms - 1)

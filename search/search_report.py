@@ -16,7 +16,6 @@ from ..latency.blocks import Block, MBConv
 from ..latency.counts import block_counts
 from ..latency.space_plan import Plan
 from ..latency.space_profile import NetworkCheck, build_space_profile
-from ..latency.spaces import load_space
 from ..latency.store import Store
 from ..latency.subject import subject_label
 from ..latency.table import LatencyTable
@@ -48,9 +47,9 @@ def report_input(folder: Path) -> ReportInput:
         return _unfinished(folder)
     result = SearchResult.load(path)
     table = LatencyTable.load(Path(result.table_file))
-    space = load_space(result.space_address, classes=len(result.classes))
-    if not isinstance(space, SearchSpace):
-        raise UsageError(f"{result.space_address} is no SearchSpace")
+    from .recipes.spaces import searched_space  # its recipes import torch
+
+    space = searched_space(result)
     with Store(result.store, create=False) as store:
         measured = store.all_measurements(table.setup)
         subjects = store.subjects()
@@ -190,7 +189,7 @@ def _winner(item: Finalist, result: SearchResult, space: SearchSpace) -> Winner:
     return Winner(
         name=item.strategy,
         architecture=item.description,
-        target_ms=result.target_ms,
+        target_ms=item.target_ms,
         predicted_ms=item.predicted_ms,
         low_ms=item.low_ms,
         high_ms=item.high_ms,

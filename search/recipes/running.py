@@ -13,12 +13,14 @@ import numpy as np
 
 from ...devices.errors import UnreachableTargetError, UsageError
 from ...latency.blocks import Block
+from ...latency.torch_model import TorchModel
 from ..data import Dataset
 from ..elasticity import architecture_latency, is_scalable, scale
 from ..evaluators.stand_alone import StandAlone
 from ..log import SearchLog
 from ..loop import run_strategy
 from ..recalibration import SupernetEvaluator
+from ..retraining import fresh_model
 from ..settings import TrainingSettings
 from ..space import Architecture, SearchSpace
 from ..spaces.scale import PAPER
@@ -28,11 +30,33 @@ from ..training import Progress, fingerprint
 from .recipe import Recipe
 from .task import Task
 
+WEIGHTS = "weights.checkpoint"
+LOG = "search.jsonl"
+ALONE = "networks"
+
 PRICED = 256
 """Random architectures whose costs tell a cost apart from another."""
 
 Report = Callable[[str, int, int | None], None]
 """Called with what is going on, how much of it is done, and of how much, where that is known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What a recipe has learned, for architectures to be scored by.
+
+    `accuracy` is an architecture's on the validation images, 0 to 1; `network` its network to be
+    trained on, with the shared weights and statistics of its own. Of a recipe that shares none,
+    `weights` are None, the accuracy is that of a training of its own, and the network has fresh
+    weights. `identity` names all that these depend on. `architecture` is what training ended with,
+    if it chose one.
+    """
+
+    accuracy: Callable[[Architecture], float]
+    network: Callable[[Architecture], TorchModel]
+    identity: str | dict[str, Any]
+    weights: SharedWeights | None
+    architecture: Architecture | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,26 +113,19 @@ def run(
         target_ms,
         constant_ms,
         seed,
-        folder / "weights.checkpoint",
+        folder / WEIGHTS,
         device,
         None if progress is None else _training_progress(progress),
     )
     task.cost.require_reachable(target_ms)
     folder.mkdir(parents=True, exist_ok=True)
-    weights: SharedWeights | None = None
-    architecture: Architecture | None = None
-    evaluations = 0
-    if recipe.train is None:
-        accuracy = _stand_alone(task, folder, progress).accuracy
-    else:
-        shared = recipe.train(task)
-        weights, architecture = shared.weights, shared.architecture
-        accuracy = SupernetEvaluator(weights, data, seed=seed).accuracy
+    learned = learn(recipe, task)
+    architecture, evaluations = learned.architecture, 0
     if recipe.strategy is not None:
         strategy = recipe.strategy(task)
-        log = SearchLog(folder / "search.jsonl", _log_settings(task, strategy, weights))
+        log = SearchLog(folder / LOG, log_settings(task, learned, strategy))
         done = None if progress is None else _searching_progress(progress, strategy)
-        evaluations = run_strategy(strategy, task.cost, accuracy, log, progress=done)
+        evaluations = run_strategy(strategy, task.cost, learned.accuracy, log, progress=done)
         architecture = strategy.best()
     if architecture is None:
         raise UsageError(f"recipe {recipe.name} chooses nothing: give it a strategy")
@@ -119,11 +136,44 @@ def run(
         recipe.name,
         task.space,
         architecture,
-        weights,
-        accuracy(architecture),
+        learned.weights,
+        learned.accuracy(architecture),
         latency_of(architecture),
         target_ms,
         evaluations,
+    )
+
+
+def learn(recipe: Recipe, task: Task) -> Learned:
+    """What architectures are scored by: weights that are trained first, or trainings of their own.
+
+    The former go on from the task's checkpoint; beside that is what the latter have led to.
+    """
+    if recipe.train is None:
+        folder = None if task.checkpoint is None else task.checkpoint.with_name(ALONE)
+        alone = StandAlone(
+            task.space,
+            task.data,
+            task.settings,
+            seed=task.seed,
+            folder=folder,
+            device=task.device,
+            workers=task.workers,
+            progress=task.progress,
+        )
+
+        def fresh(architecture: Architecture) -> TorchModel:
+            return fresh_model(task.space.network(architecture), task.seed).to(task.device)
+
+        return Learned(alone.accuracy, fresh, asdict(task.settings), None)
+    shared = recipe.train(task)
+    evaluator = SupernetEvaluator(shared.weights, task.data, seed=task.seed)
+    return Learned(
+        evaluator.accuracy,
+        evaluator.calibrated,
+        fingerprint(shared.weights),
+        shared.weights,
+        shared.architecture,
     )
 
 
@@ -141,22 +191,8 @@ def scaled(task: Task, architecture: Architecture, grid: int) -> Architecture:
         return architecture
 
 
-def _stand_alone(task: Task, folder: Path, progress: Report | None) -> StandAlone:
-    """What trains each architecture on its own; the results are kept in `folder`."""
-    return StandAlone(
-        task.space,
-        task.data,
-        task.settings,
-        seed=task.seed,
-        folder=folder / "networks",
-        device=task.device,
-        workers=task.workers,
-        progress=None if progress is None else _training_progress(progress),
-    )
-
-
-def _log_settings(task: Task, strategy: Strategy, weights: SharedWeights | None) -> dict[str, Any]:
-    """All that a search log depends on: what accuracies come from, the cost, and the strategy."""
+def log_settings(task: Task, learned: Learned, strategy: Strategy) -> dict[str, Any]:
+    """All that a search log depends on: the scores, the cost, and what the strategy was given."""
     rows = task.space.sample_choices(PRICED, np.random.default_rng(0))
     options = {
         name: value
@@ -166,7 +202,7 @@ def _log_settings(task: Task, strategy: Strategy, weights: SharedWeights | None)
     return {
         "space": task.space.name,
         "data": task.data.key,
-        "weights": asdict(task.settings) if weights is None else fingerprint(weights),
+        "weights": learned.identity,
         "cost": hashlib.sha256(task.cost.latency_ms(rows).tobytes()).hexdigest(),
         "seed": task.seed,
         "strategy": strategy.name,

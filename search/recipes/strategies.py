@@ -5,8 +5,11 @@ Options are those of the strategy's class.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from ...devices.errors import UsageError
 from ..strategies.bayesian import Bayesian
 from ..strategies.coarse_to_fine import CoarseToFine
 from ..strategies.evolution import Evolution
@@ -14,6 +17,9 @@ from ..strategies.nsga2 import Nsga2
 from ..strategies.random_search import RandomSearch
 from ..strategies.recurrent import LstmPpo, LstmReinforce
 from ..strategies.regularised_evolution import RegularisedEvolution
+from ..strategies.reinforce import Reinforce
+from ..strategies.strategy import Strategy
+from .recipe import Recipe
 from .task import Task
 
 
@@ -57,3 +63,38 @@ def lstm_ppo(task: Task, **options: Any) -> LstmPpo:
     """An LSTM taught by PPO, as in NASNet (Zoph et al. 2018); the most rewarded architecture."""
     task.cost.require_reachable(task.target_ms)
     return LstmPpo(task.space, task.target_ms, seed=task.seed, **options)
+
+
+def reinforce(
+    task: Task, *, steps: int = 120, learning_rate: float = 0.1, **options: Any
+) -> Reinforce:
+    """A policy trained by its rewards, as in TuNAS (Bender et al. 2020), on trained weights.
+
+    Steps and rate are ours: one step moves a logit by about the rate, which is 3e-4 for the
+    paper's hundred thousand steps.
+    """
+    options = {"steps": steps, "learning_rate": learning_rate, "seed": task.seed, **options}
+    return Reinforce(task.space, task.target_ms, **options)
+
+
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "evolution": evolution,
+    "random": random_search,
+    "coarse_to_fine": coarse_to_fine,
+    "reinforce": reinforce,
+    "lstm_reinforce": lstm_reinforce,
+    "lstm_ppo": lstm_ppo,
+}
+"""What `--strategy` takes in place of a recipe's own."""
+
+
+def with_strategy(recipe: Recipe, name: str | None) -> Recipe:
+    """The recipe, choosing by the strategy of this name; as it is for `None`.
+
+    Raises `UsageError`, listing the known, where there is none.
+    """
+    if name is None:
+        return recipe
+    if name not in STRATEGIES:
+        raise UsageError(f"--strategy {name}: it is one of {', '.join(STRATEGIES)}")
+    return replace(recipe, strategy=STRATEGIES[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +43,16 @@ class Task:
     def cost(self) -> CostModel:
         """The cost of architectures, each block priced once."""
         return cost_model(self.space, self.block_cost_ms, self.constant_ms)
+
+    def corrected(self, factor: float) -> Task:
+        """The task with `factor` times the cost, as measurements have shown it to be."""
+        if factor == 1:
+            return self
+        return replace(
+            self,
+            block_cost_ms=lambda block: factor * self.block_cost_ms(block),
+            constant_ms=factor * self.constant_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

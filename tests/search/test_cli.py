@@ -21,7 +21,10 @@ from latkit.search.spaces.mobile import mobile_space
 from PIL import Image
 from typer.testing import CliRunner
 
-SMALL = ("--population", "3", "--rounds", "2", "--supernet-epochs", "2", "--retraining-epochs", "1")
+SMALL = (
+    "--set", "strategy.population=3", "--set", "strategy.rounds=2", "--set", "settings.epochs=2",
+    "--set", "retraining.epochs=1",
+)  # fmt: skip
 
 
 def priced(block):
@@ -69,10 +72,18 @@ def test_a_runtime_that_is_not_installed_ends_with_3_and_names_the_package(
     assert "ai-edge-litert" in result.stderr
 
 
-def test_an_unreachable_target_ends_with_6_and_names_the_smallest_latency(table, tmp_path):
-    result = search(table, tmp_path, "--target-latency-ms", "0.000001")
+@pytest.mark.parametrize(
+    "target",
+    [
+        ("--target-latency-ms", "0.000001"),
+        ("--max-latency-ms", "0.5", "--max-latency-ms", "0.000001"),
+    ],
+)
+def test_an_unreachable_target_ends_with_6_and_names_the_smallest_latency(table, tmp_path, target):
+    result = search(table, tmp_path, *target)
     assert result.exit_code == 6
     assert "smallest reachable latency is" in " ".join(result.stderr.split())
+    assert not (tmp_path / "search").exists()
 
 
 def test_a_table_of_another_device_ends_with_2_and_names_both(table, tmp_path):
@@ -132,9 +143,24 @@ def test_images_are_read_as_large_as_the_space_wants_them(table, tmp_path):
     assert "32x32" in result.stderr and "24x24 pixels are needed" in result.stderr
 
 
-def test_an_unknown_strategy_or_space_ends_with_2(table, tmp_path):
-    assert search(table, tmp_path, "--strategy", "astrology").exit_code == 2
-    assert search(table, tmp_path, "--space", "outer").exit_code == 2
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--strategy", "astrology"), "coarse_to_fine"),
+        (("--recipe", "soup"), "spos"),
+        (("--space", "outer"), "mobile"),
+        (("--set", "settings.epoch=1"), "settings.epochs"),
+        (("--space", "mobile", "--set", "scale.width=0.5"), "scale"),
+        (("--max-latency-ms", "1", "--target-latency-ms", "1"), "not both"),
+        (("--max-latency-ms", "-1"), "positive"),
+    ],
+)
+def test_what_is_not_known_or_makes_no_sense_ends_with_2_and_says_what_would(
+    table, tmp_path, arguments, told
+):
+    result = search(table, tmp_path, *arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -188,7 +214,7 @@ def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(t
     command = [
         sys.executable, "-m", "latkit.search", "search", *SMALL, "--table",
         str(tmp_path / "table.json"), "--data", str(tmp_path / "few.npz"),
-        "--training-threads", "1", "--json",
+        "--training-threads", "1", "--max-latency-ms", "100", "--json",
     ]  # fmt: skip
 
     def start(name):
@@ -210,7 +236,7 @@ def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(t
         path = folder / "search.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
-    kill_when("killed", lambda folder: (folder / "supernet.checkpoint").exists())
+    kill_when("killed", lambda folder: (folder / "weights.checkpoint").exists())
     kill_when("killed", lambda folder: lines(folder) >= 4)
     kept = (tmp_path / "killed" / "search.jsonl").read_bytes()
     results = {}
@@ -222,9 +248,9 @@ def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(t
     assert log == (tmp_path / "whole" / "search.jsonl").read_bytes()
     assert lines(tmp_path / "whole") == 1 + 2 * 6
     for result in results.values():
-        assert [item["evaluations"] for item in result["finalists"]] == [6, 6]
+        assert [item["strategy"] for item in result["finalists"]] == ["evolution", "random"]
         for item in result["finalists"]:
             assert item["measured_ms"] > 0
-            folder = tmp_path / "whole" / item["strategy"]
+            folder = tmp_path / "whole"
             assert (folder / item["onnx_file"]).stat().st_size > 1000
             assert (folder / item["tflite_file"]).stat().st_size > 1000

@@ -1,22 +1,33 @@
-"""A whole search with a phone that counts operations: what it chooses from, and lands on."""
+"""A whole search with a phone that counts operations: what it chooses from, and ends with."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from counting_phone import TABLE_MS_PER_FLOP, Phone, table_of
 from latkit.devices.device import TimingProtocol
+from latkit.devices.errors import DeviceError, UnreachableTargetError
+from latkit.latency.pricing import cost_model
 from latkit.latency.store import Store
+from latkit.search.aim import Aim
 from latkit.search.data import load_data
 from latkit.search.log import read_log
-from latkit.search.pipeline import Search, SearchSettings, default_target_ms
+from latkit.search.pipeline import Search, SearchSettings, default_aim
+from latkit.search.recalibration import SupernetEvaluator
+from latkit.search.recipes import RECIPES
+from latkit.search.recipes.strategies import STRATEGIES
+from latkit.search.result import SearchResult
+from latkit.search.results_shown import require_met
 from latkit.search.spaces import Scale
 from latkit.search.spaces.darts import DartsSpace
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.training import TrainingSettings
+from latkit.search.trajectory import trajectories
 from rich.progress import Progress
 
 TINY = Scale(width=0.25, resolutions=(8,))
+ONE_EPOCH = TrainingSettings(1, 16)
 SPACES = {
     "nasbench201": NasBench201Space(10, TINY, cells=1),
     "darts": DartsSpace(10, TINY, cells=3),
@@ -33,21 +44,45 @@ def data():
     return replace(found, train=few[0], validation=few[1], key="few")
 
 
-def search(name, data, folder, strategy="evolution"):
+def search(name, data, folder, *, aims=None, recipe=None, phone=None, **settings):
+    """A search of seconds on a phone for which the table is right, unless another is given."""
     space = SPACES[name]
-    phone = Phone(TABLE_MS_PER_FLOP)
+    phone = phone or Phone(TABLE_MS_PER_FLOP)
     table = table_of(space, phone.setup)
+    folder.mkdir(exist_ok=True)
     table.save(folder / "table.json")
-    training = TrainingSettings(1, 16)
-    settings = SearchSettings(
-        default_target_ms(space, table), strategy, 3, 2, 0, 1, training, training
-    )
     with Store(folder / "store.sqlite") as store, Progress(disable=True) as progress:
         return Search(
-            space, name, table, folder / "table.json", phone, store,
-            TimingProtocol(rounds=6, processes=3, runs=3), data, settings, folder / "search",
-            progress,
+            recipe or short(), space, name, Scale(), table, folder / "table.json", phone, store,
+            TimingProtocol(rounds=6, processes=3, runs=3), data,
+            SearchSettings(
+                aims or (default_aim(space, table),), threads=1, retraining=ONE_EPOCH, **settings
+            ),
+            folder / "search", progress,
         ).run()  # fmt: skip
+
+
+def short(name="quick", strategy="evolution", **options):
+    """A recipe with one epoch of small batches, choosing by few evaluations."""
+    recipe = RECIPES[name]
+    if strategy == "evolution":
+        options = {"population": 3, "rounds": 2, **options}
+    if strategy is not None:
+        recipe = replace(recipe, strategy=partial(STRATEGIES[strategy], **options))
+    return replace(recipe, settings=ONE_EPOCH)
+
+
+def logged(result, folder, index=0):
+    """All entries of the logs of a target, a list for each."""
+    return [read_log(folder / "search" / log)[1] for log in result.targets[index].logs]
+
+
+def at(name, share):
+    """The latency that lies at this share between the table's smallest and largest."""
+    table = table_of(SPACES[name], Phone(TABLE_MS_PER_FLOP).setup)
+    cost = cost_model(SPACES[name], table.block_cost_ms, table.calibration.constant_ms)
+    smallest, largest = cost.minimum()[0], cost.maximum()[0]
+    return smallest + share * (largest - smallest)
 
 
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
@@ -55,15 +90,17 @@ def search(name, data, folder, strategy="evolution"):
 def test_without_widths_to_scale_the_winner_is_chosen_within_the_target_and_stays(
     name, strategy, data, tmp_path
 ):
-    result = search(name, data, tmp_path, strategy)
-    _, entries = read_log(tmp_path / "search" / "search.jsonl")
+    steps = {"steps": 6} if strategy == "reinforce" else {}
+    result = search(name, data, tmp_path, recipe=short(strategy=strategy, **steps))
     assert result.limit_ms == result.target_ms
+    assert [item.strategy for item in result.finalists] == [strategy, "random"]
+    (logged_once,) = logged(result, tmp_path)
     for finalist in result.finalists:
-        own = [item for item in entries if item.strategy == finalist.strategy]
+        entries = [item for item in logged_once if item.strategy == finalist.strategy]
         assert finalist.architecture.choices == finalist.searched_choices
         assert finalist.architecture.expanded_channels is None
         assert finalist.corrections == 0
-        if any(item.predicted_ms <= result.target_ms for item in own):
+        if any(item.predicted_ms <= result.target_ms for item in entries):
             assert finalist.predicted_ms <= result.target_ms
 
 
@@ -72,4 +109,149 @@ def test_with_widths_to_scale_the_winner_is_chosen_above_the_target_and_lands(da
     assert result.limit_ms > result.target_ms
     for finalist in result.finalists:
         assert finalist.architecture.expanded_channels is not None
-        assert finalist.measured_ms == pytest.approx(result.target_ms, rel=0.05)
+        assert finalist.measured_ms == pytest.approx(result.target_ms, rel=0.03)
+        assert finalist.meets_target == (abs(finalist.miss) <= 0.01)
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.3])
+def test_a_table_that_is_off_is_corrected_until_the_best_within_the_budget_is_found(
+    factor, data, tmp_path, monkeypatch
+):
+    scored = []
+    accuracy = SupernetEvaluator.calibrated
+    monkeypatch.setattr(
+        SupernetEvaluator, "calibrated", lambda *at: (scored.append(at[1]), accuracy(*at))[1]
+    )
+    target_ms = at("nasbench201", 0.5)
+    result = search(
+        "nasbench201", data, tmp_path, aims=(Aim(target_ms),), random_search=False,
+        phone=Phone(factor * TABLE_MS_PER_FLOP), recipe=short(rounds=6),
+    )  # fmt: skip
+    target, winner = result.targets[0], result.finalists[0]
+    assert target.factor == pytest.approx(factor, rel=0.05)
+    assert winner.measured_ms <= target_ms and winner.meets_target
+    assert winner.corrections < len(target.logs) == (1 if factor == 1 else 2)
+    last = logged(result, tmp_path)[-1]
+    assert max(item.predicted_ms for item in last) <= target_ms
+    assert winner.supernet_accuracy >= max(item.accuracy for item in last) - 0.2
+    # Scored once, whatever the number of searches; retraining begins from the winner's network.
+    evaluated = {item.architecture for log in logged(result, tmp_path) for item in log}
+    assert len(scored) == len(evaluated) + 1
+    require_met(result)
+
+
+def test_where_nothing_timed_is_fast_enough_the_closest_is_kept_and_said(data, tmp_path):
+    target_ms = at("nasbench201", 0.1)
+    result = search(
+        "nasbench201", data, tmp_path, aims=(Aim(target_ms),), random_search=False,
+        phone=Phone(30 * TABLE_MS_PER_FLOP),
+    )  # fmt: skip
+    (winner,) = result.finalists
+    assert not winner.meets_target and winner.measured_ms > target_ms
+    kept = SearchResult.load(tmp_path / "search" / "result.json")
+    assert (kept.finalists, kept.targets) == (result.finalists, result.targets)
+    with pytest.raises(UnreachableTargetError, match=f"closest took {winner.measured_ms:.4g}"):
+        require_met(result)
+
+
+def test_one_supernet_serves_several_budgets_and_each_winner_is_measured(data, tmp_path):
+    aims = tuple(Aim(at("nasbench201", share)) for share in (0.3, 0.6, 0.9))
+    result = search("nasbench201", data, tmp_path, aims=aims)
+    assert len([*(tmp_path / "search").rglob("weights.checkpoint")]) == 1
+    assert [item.target_ms for item in result.winners] == [aim.target_ms for aim in aims]
+    for target, winner in zip(result.targets, result.winners, strict=True):
+        assert winner.measured_ms <= target.target_ms
+        assert [item.strategy for item in result.of(target)] == ["evolution", "random"]
+        assert (tmp_path / "search" / winner.onnx_file).stat().st_size > 1000
+        for log in target.logs:
+            assert (tmp_path / "search" / log).exists()
+    assert len({item.onnx_file for item in result.finalists}) == 6
+
+
+def test_a_recipe_that_chooses_by_training_trains_for_each_budget(data, tmp_path):
+    aims = tuple(Aim(at("mobile", share)) for share in (0.3, 0.6))
+    result = search(
+        "mobile", data, tmp_path, aims=aims, recipe=short("tunas", None), random_search=False,
+        phone=Phone(1.2 * TABLE_MS_PER_FLOP),
+    )  # fmt: skip
+    assert len([*(tmp_path / "search").rglob("weights.checkpoint")]) == 2
+    for winner in result.winners:
+        assert winner.strategy == "tunas"
+        assert winner.measured_ms <= winner.target_ms
+
+
+def test_a_recipe_that_knows_no_target_ends_with_what_it_found(data, tmp_path):
+    aims = (Aim(at("nasbench201", 0.05)),)
+    result = search(
+        "nasbench201", data, tmp_path, aims=aims, recipe=short("darts", None), random_search=False
+    )
+    (winner,) = result.finalists
+    assert winner.strategy == "darts" and winner.corrections == 0
+    assert winner.meets_target == (winner.measured_ms <= aims[0].target_ms)
+
+
+def test_a_recipe_without_shared_weights_trains_what_it_evaluates(data, tmp_path):
+    recipe = short("nasrl", "lstm_reinforce", steps=2, per_step=2, hidden=4)
+    aims = (Aim(at("nasbench201", 0.8)),)
+    result = search("nasbench201", data, tmp_path, aims=aims, recipe=recipe, random_search=False)
+    (winner,) = result.finalists
+    (entries,) = logged(result, tmp_path)
+    kept = [*(tmp_path / "search" / "networks").glob("*.json")]
+    assert len(kept) == len({item.architecture for item in entries}) == winner.evaluations
+    assert winner.supernet_accuracy in [item.accuracy for item in entries]
+    assert not (tmp_path / "search" / "weights.checkpoint").exists()
+
+
+def test_every_evaluation_is_a_row_in_the_store(data, tmp_path):
+    result = search("nasbench201", data, tmp_path, aims=(Aim(at("nasbench201", 0.6)),))
+    (entries,) = logged(result, tmp_path)
+    with Store(tmp_path / "store.sqlite") as store:
+        rows = trajectories(store)
+    assert list(rows["accuracy"]) == [item.accuracy for item in entries]
+    measured = rows[rows["measured_ms"].notna()]
+    for finalist in result.finalists:
+        own = measured[measured["strategy"] == finalist.strategy]
+        assert finalist.measured_ms in list(own["measured_ms"])
+
+
+def test_one_budget_out_of_reach_is_refused_before_anything_is_trained_or_timed(data, tmp_path):
+    phone = Phone(TABLE_MS_PER_FLOP)
+    aims = (Aim(at("nasbench201", 0.5)), Aim(1e-9))
+    with pytest.raises(UnreachableTargetError, match="smallest reachable latency is"):
+        search("nasbench201", data, tmp_path, aims=aims, phone=phone)
+    assert phone.calls == [] and not (tmp_path / "search").exists()
+
+
+class Unplugged(Phone):
+    """Fails in this call, once; and behaves then."""
+
+    def __init__(self, fails_in, after_rounds):
+        super().__init__(1.2 * TABLE_MS_PER_FLOP)
+        self._fails_in, self._after_rounds = fails_in, after_rounds
+
+    def measure(self, models, protocol):
+        for item in super().measure(models, protocol):
+            if len(self.calls) == self._fails_in and item.index == self._after_rounds:
+                raise DeviceError("the cable is out")
+            yield item
+
+
+@pytest.mark.parametrize(("name", "kind"), [("nasbench201", "at most"), ("mobile", "exactly")])
+def test_a_device_that_fails_in_the_middle_loses_nothing(name, kind, data, tmp_path):
+    aims = (Aim(at(name, 0.5), kind),)
+    phone = Phone(1.2 * TABLE_MS_PER_FLOP)
+    whole = search(name, data, tmp_path / "whole", aims=aims, phone=phone)
+    calls = len(phone.calls)
+    assert calls >= 2
+    for number in (1, calls):
+        unplugged = Unplugged(number, 3)
+        with pytest.raises(DeviceError, match="cable"):
+            search(name, data, tmp_path / str(number), aims=aims, phone=unplugged)
+        again = search(name, data, tmp_path / str(number), aims=aims, phone=unplugged)
+        assert again.targets == whole.targets
+        assert [item.architecture for item in again.finalists] == [
+            item.architecture for item in whole.finalists
+        ]
+        for log in whole.targets[0].logs:
+            written = [tmp_path / place / "search" / log for place in ("whole", str(number))]
+            assert written[0].read_bytes() == written[1].read_bytes()

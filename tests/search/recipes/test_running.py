@@ -32,6 +32,7 @@ from staged_cases import small_space
 
 TINY = Scale(width=0.05, resolutions=(8,), unit_strides=4)
 SHORT = {
+    "quick": {"strategy": partial(evolution, population=3, rounds=2)},
     "spos": {"strategy": partial(evolution, population=3, rounds=2)},
     "bignas": {"strategy": partial(coarse_to_fine, budget=6)},
     "oneshot": {"strategy": partial(random_search, budget=4)},
@@ -40,7 +41,7 @@ SHORT = {
     "nasrl": {"strategy": partial(lstm_reinforce, steps=2, per_step=2)},
     "nasnet": {"strategy": partial(lstm_ppo, steps=1, per_step=3)},
 }
-EVALUATIONS = {"spos": 6, "bignas": 6, "oneshot": 4, "nasrl": 4, "nasnet": 3}
+EVALUATIONS = {"quick": 6, "spos": 6, "bignas": 6, "oneshot": 4, "nasrl": 4, "nasnet": 3}
 STAND_ALONE = {"nasrl", "nasnet"}
 SPACES = {
     "darts": DartsSpace(10, TINY, cells=3, channels=16),
@@ -225,6 +226,6 @@ def test_a_recipe_that_chooses_nothing_is_refused(data, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_spaces_at_full_scale_are_the_papers(name):
     space = RECIPES[name].space(7, Scale())
-    assert is_scalable(space) == (name in ("tunas", "bignas", "tfnas"))
+    assert is_scalable(space) == (name in ("quick", "tunas", "bignas", "tfnas"))
     pieces = {"spos": 22, "tunas": 24, "bignas": 28, "tfnas": 21}
     assert len(space.pieces) == pieces.get(name, len(space.pieces))
