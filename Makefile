@@ -12,13 +12,11 @@ BIN := .venv/bin
 
 .PHONY: search test debian-packages clean
 
-# The main job on this machine's CPU: profile, table, fit, search, report.
+# The main job on this machine's CPU: profile, table, search, measure, fit, report.
 search: .venv/installed
 	mkdir -p $(RUNS)
-	$(BIN)/latkit profile --device cpu --space mobile --store $(RUNS)/latency.sqlite
-	$(BIN)/latkit table --device cpu --space mobile --store $(RUNS)/latency.sqlite --output $(RUNS)/table.json
+	$(BIN)/latkit search --device cpu --store $(RUNS)/latency.sqlite --output $(RUNS)/search
 	$(BIN)/latkit fit --device cpu --store $(RUNS)/latency.sqlite --output $(RUNS)/predictor.json
-	$(BIN)/latkit search --device cpu --space mobile --store $(RUNS)/latency.sqlite --table $(RUNS)/table.json --output $(RUNS)/search
 	$(BIN)/latkit report --search $(RUNS)/search
 
 test: .venv/installed .venv/phone/installed debian-packages

@@ -20,9 +20,10 @@ from .recipes.recipe import Recipe
 from .recipes.running import LOG, Learned, log_settings, scaled
 from .recipes.task import Task
 from .space import Architecture
+from .strategies.constrained import ConstrainedStrategy
 from .strategies.random_search import RandomSearch
 from .strategies.reinforce import Reinforce
-from .strategies.strategy import ConstrainedStrategy, Strategy
+from .strategies.strategy import Strategy
 from .trajectory import Trajectory
 
 RANDOM_EVALUATIONS = 100

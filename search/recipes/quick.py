@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ...devices.errors import UsageError
 from ..settings import SUPERNET_SETTINGS
 from ..spaces.mobile import MobileSpace
 from ..spaces.scale import PAPER, Scale
@@ -13,9 +14,13 @@ from .strategies import evolution
 
 
 def mobile_at(classes: int = 10, scale: Scale = PAPER) -> MobileSpace:
-    """The space `mobile`, which is for 32-pixel images; of a scale, the resolution counts."""
-    resolutions = scale.resolutions or (32,)
-    return MobileSpace(classes, resolution=max(resolutions))
+    """The space `mobile`; of a scale it takes a resolution, in place of 32 pixels.
+
+    Raises `UsageError` for another one.
+    """
+    if scale != Scale(resolutions=scale.resolutions) or len(scale.resolutions) > 1:
+        raise UsageError(f"the space mobile is small already: of {scale}, it takes one resolution")
+    return MobileSpace(classes, resolution=max(scale.resolutions, default=32))
 
 
 QUICK = Recipe(

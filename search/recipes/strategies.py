@@ -78,7 +78,10 @@ def reinforce(
 
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
+    "bayesian": bayesian,
     "evolution": evolution,
+    "regularised_evolution": regularised_evolution,
+    "nsga2": nsga2,
     "random": random_search,
     "coarse_to_fine": coarse_to_fine,
     "reinforce": reinforce,
