@@ -170,8 +170,9 @@ def search_verb(
         with _needing_the_search_extra():
             from .aim import aims_of
             from .data import load_data
+            from .filled_table import without_gaps
             from .pipeline import Search, SearchSettings, default_aim
-            from .profiling import table_of
+            from .profiling import PREDICTOR, table_of
             from .recipes import override, recipe_named
             from .recipes.spaces import space_of
             from .recipes.strategies import with_strategy
@@ -210,7 +211,9 @@ def search_verb(
             table_file = table or output / "table.json"
             if loaded is None:
                 loaded = table_of(found, opened, kept, TimingProtocol(), aims, table_file, progress)
-            elif loaded.calibration == Calibration():
+            else:
+                loaded = without_gaps(loaded, found, kept, output / PREDICTOR)
+            if loaded.calibration == Calibration():
                 stderr.print(
                     "The table has no calibration to whole networks: predictions are plain sums of "
                     "blocks until networks are measured.",

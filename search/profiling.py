@@ -16,7 +16,10 @@ from ..latency.space_profile import build_space_profile, profile_space
 from ..latency.store import Store
 from ..latency.table import LatencyTable
 from .aim import Aim
+from .filled_table import without_gaps
 from .space import SearchSpace
+
+PREDICTOR = "predictor.json"
 
 
 def table_of(
@@ -30,23 +33,26 @@ def table_of(
 ) -> LatencyTable:
     """The space's table on `device`: what the store lacks is profiled, then it is calibrated.
 
-    It is written to `path`, and read from there by a search that goes on. Raises
-    `UnreachableTargetError` where no architecture is fast enough for one of `aims`: before
+    It is written to `path`, and read from there by a search that goes on. Blocks that the space
+    does not list are predicted, by a predictor that is fitted to the store and kept beside it.
+    Raises `UnreachableTargetError` where no architecture is fast enough for one of `aims`: before
     anything is timed where the store has all blocks; `UsageError` where `path` holds another
     setup's, `DeviceError` where the device fails.
     """
+    predictor = path.with_name(PREDICTOR)
     if path.exists():
         table = LatencyTable.load(path)
         table.check_setup(device.setup)
-        return table
+        return without_gaps(table, space, store, predictor)
     known = _stored(space, device, store)
     if known is not None:
         require_reachable(space, known, aims)
     table = profile_space(space, device, store, protocol, progress).table
-    require_reachable(space, table, aims)
+    filled = without_gaps(table, space, store, predictor)
+    require_reachable(space, filled, aims)
     path.parent.mkdir(parents=True, exist_ok=True)
     table.save(path)
-    return table
+    return filled
 
 
 def require_reachable(space: SearchSpace, table: LatencyTable, aims: Sequence[Aim]) -> None:
