@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from ..latency.store import Store
 from ..latency.subject import subject_label
 from ..latency.table import LatencyTable
 from .chosen_options import option_shares
-from .log import LogEntry, read_log
+from .evaluations import evaluations
+from .log import read_log
 from .report_input import ReportInput, Winner
 from .result import Finalist, SearchResult
 from .space import SearchSpace
@@ -54,8 +53,8 @@ def report_input(folder: Path) -> ReportInput:
         measured = store.all_measurements(table.setup)
         subjects = store.subjects()
         info = store.device_info(table.setup)
+        trajectory = evaluations([folder / "search.jsonl"], result.limit_ms, store)
         checks = build_space_profile(store, table.setup, space, Plan.draw(space)).checks
-    trajectory = _trajectory(folder, result)
     labels = {key: subject_label(subjects[key[0]]) for key in measured}
     return ReportInput(
         title=f"{result.space} within {result.target_ms:g} ms on {table.setup.device}",
@@ -87,7 +86,7 @@ def _unfinished(folder: Path) -> ReportInput:
         calibration={},
         held_out=nothing,
         blocks=nothing,
-        trajectory=_evaluations(entries, math.inf),
+        trajectory=evaluations([log]),
         winners=(),
         notes=[UNFINISHED_NOTE],
     )
@@ -146,27 +145,6 @@ def block_kind(block: Block) -> str:
     if isinstance(block, MBConv):
         return f"MBConv {block.kernel}x{block.kernel}, stride {block.stride}"
     return type(block).__name__
-
-
-def _trajectory(folder: Path, result: SearchResult) -> pd.DataFrame:
-    """Every evaluation; feasible are those that widths can be scaled down from, or that fit."""
-    _, entries = read_log(folder / "search.jsonl")
-    return _evaluations(entries, result.limit_ms)
-
-
-def _evaluations(entries: Sequence[LogEntry], limit_ms: float) -> pd.DataFrame:
-    rows = [
-        {
-            "strategy": entry.strategy,
-            "index": entry.index,
-            "architecture": entry.architecture,
-            "predicted_ms": entry.predicted_ms,
-            "accuracy": entry.accuracy,
-            "feasible": entry.predicted_ms <= limit_ms,
-        }
-        for entry in entries
-    ]
-    return pd.DataFrame(rows)
 
 
 def _options(trajectory: pd.DataFrame, result: SearchResult, space: SearchSpace) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -42,16 +43,10 @@ class Trajectory:
 
     def __init__(self, store: Store, log: SearchLog, name: str | None = None) -> None:
         self._database = store.database
-        name = str(log.path.parent.resolve()) if name is None else name
-        settings = json.dumps(log.settings, sort_keys=True)
-        sha256 = hashlib.sha256(settings.encode()).hexdigest()
+        name = _name(log.path) if name is None else name
+        settings, sha256 = _settings(log.settings)
         with self._database.writing() as connection:
-            found = connection.execute(
-                select(database.searches)
-                .where(database.searches.c.name == name)
-                .where(database.searches.c.settings_sha256 == sha256)
-                .order_by(database.searches.c.begun.desc())
-            ).first()
+            found = _last(connection, name, sha256)
             self._rows = {} if found is None else self._read(connection, found.id)
             if found is not None and not log.is_new and _agree(self._rows, log.recorded):
                 self.search, self._id = _label(found), int(found.id)
@@ -161,6 +156,16 @@ def trajectories(store: Store) -> pd.DataFrame:
     return _frame(store.database)
 
 
+def trajectory_of(store: Store, log: Path, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of the search that left `log`, as `trajectories` has them; `settings` are the log's.
+
+    None where the store has no such search, or it was given a name of its own.
+    """
+    with store.database.reading() as connection:
+        found = _last(connection, _name(log), _settings(settings)[1])
+    return _frame(store.database, 0 if found is None else int(found.id))
+
+
 def _frame(opened: Database, search: int | None = None) -> pd.DataFrame:
     with opened.reading() as connection:
         searches = _intact(opened, connection, database.searches)
@@ -223,6 +228,26 @@ def _agree(
         and row["accuracy"] == entries[key].accuracy
         for key, row in found.items()
     )
+
+
+def _name(log: Path) -> str:
+    return str(log.parent.resolve())
+
+
+def _settings(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Settings as text, and its sha256."""
+    text = json.dumps(settings, sort_keys=True)
+    return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def _last(connection: Connection, name: str, sha256: str) -> Row[Any] | None:
+    """The last search begun of this name and these settings."""
+    return connection.execute(
+        select(database.searches)
+        .where(database.searches.c.name == name)
+        .where(database.searches.c.settings_sha256 == sha256)
+        .order_by(database.searches.c.begun.desc())
+    ).first()
 
 
 def _label(row: Row[Any]) -> str:
