@@ -25,6 +25,8 @@ def evaluations(
     Feasible is what is predicted at `limit_ms` or below. What no log holds (seconds, measured_ms,
     the strategies' figures) comes from `store`, and is NaN where that has no rows of the search.
     """
+    if not logs:
+        return pd.DataFrame(columns=COLUMNS)
     frames = [_of_log(log, store) for log in logs]
     counts: dict[str, int] = defaultdict(int)
     for frame in frames:

@@ -59,7 +59,8 @@ class ReportInput:
     it), and what else `search.curves` names. The first of `winners` is the one that the report is
     about; `options` tells which options its strategy preferred, as `option_shares` gives them.
     `budgets` are the networks found for several targets: name, target_ms, predicted_ms, low_ms,
-    high_ms, measured_ms, measured_low_ms, measured_high_ms, accuracy; empty where there is one.
+    high_ms, measured_ms, measured_low_ms, measured_high_ms, accuracy (on test images); empty
+    where there is one.
     """
 
     title: str

@@ -168,9 +168,10 @@ def _of_the_search(data: ReportInput) -> list[Picture]:
 
 
 def _marks(winners: Sequence[Winner]) -> tuple[pd.DataFrame, float]:
-    """Where the winners stand among the points of the search, and their target."""
-    marks = [(winner.name, *_place(winner)) for winner in winners]
+    """Where the first target's winners stand among its search's points, and that target."""
     target_ms = winners[0].target_ms if winners else float("nan")
+    own = [winner for winner in winners if winner.target_ms == target_ms]
+    marks = [(winner.name, *_place(winner)) for winner in own]
     return pd.DataFrame(marks, columns=["name", "predicted_ms", "accuracy"]), target_ms
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..devices.errors import UsageError
+from ..devices.device import Setup
+from ..devices.errors import DeviceError, UsageError
 from ..devices.measurement import Measurement
 from ..latency.blocks import Block, MBConv
 from ..latency.counts import block_counts
@@ -21,7 +23,7 @@ from .chosen_options import option_shares
 from .evaluations import evaluations
 from .log import read_log
 from .report_input import ReportInput, Winner
-from .result import Finalist, SearchResult
+from .result import Finalist, SearchResult, Target
 from .space import SearchSpace
 
 DIGITS_NOTE = (
@@ -53,21 +55,55 @@ def report_input(folder: Path) -> ReportInput:
         measured = store.all_measurements(table.setup)
         subjects = store.subjects()
         info = store.device_info(table.setup)
-        trajectory = evaluations([folder / "search.jsonl"], result.limit_ms, store)
-        checks = build_space_profile(store, table.setup, space, Plan.draw(space)).checks
+        logs = [folder / log for log in result.targets[0].logs]
+        trajectory = evaluations(logs, result.limit_ms, store)
+        held_out, lacking = _held_out_networks(store, table.setup, space)
     labels = {key: subject_label(subjects[key[0]]) for key in measured}
     return ReportInput(
-        title=f"{result.space} within {result.target_ms:g} ms on {table.setup.device}",
+        title=f"{result.space} within {_listed(result.targets)} on {table.setup.device}",
         context=_context(result, table, info),
         verdicts=pd.DataFrame([_verdict(labels[key], item) for key, item in measured.items()]),
         calibration=asdict(table.calibration),
-        held_out=pd.DataFrame([_held_out(check) for check in checks if check.held_out]),
+        held_out=held_out,
         blocks=pd.DataFrame([_block(block, entry.median_ms) for block, entry in _timed(table)]),
         trajectory=trajectory,
-        winners=[_winner(item, result, space) for item in result.finalists],
-        notes=_notes(result),
+        winners=[_winner(item, result, space) for item in _shown(result)],
+        notes=[*_notes(result), *lacking],
         options=_options(trajectory, result, space),
+        budgets=_budgets(result),
     )
+
+
+def _shown(result: SearchResult) -> Sequence[Finalist]:
+    """All finalists of one target; of several, where each is a column, the winners."""
+    return result.finalists if len(result.targets) == 1 else result.winners
+
+
+def _listed(targets: Sequence[Target]) -> str:
+    return ", ".join(f"{target.target_ms:.4g}" for target in targets) + " ms"
+
+
+def _budgets(result: SearchResult) -> pd.DataFrame:
+    """What each strategy ended with for each of several targets."""
+    if len(result.targets) == 1:
+        return pd.DataFrame()
+    rows = [
+        {
+            "name": _name(item, result),
+            "accuracy": item.test_accuracy,
+            **{name: getattr(item, name) for name in ("target_ms", "predicted_ms")},
+            **{name: getattr(item, name) for name in ("low_ms", "high_ms", "measured_ms")},
+            **{name: getattr(item, name) for name in ("measured_low_ms", "measured_high_ms")},
+        }
+        for item in result.finalists
+    ]
+    return pd.DataFrame(rows)
+
+
+def _name(item: Finalist, result: SearchResult) -> str:
+    """What a finalist is called among the others."""
+    several = len(result.targets) > 1
+    return f"{item.strategy}, {item.target_ms:.4g} ms" if several else item.strategy
 
 
 def _unfinished(folder: Path) -> ReportInput:
@@ -116,6 +152,20 @@ def _verdict(label: str, item: Measurement) -> dict[str, Any]:
     }
 
 
+def _held_out_networks(
+    store: Store, setup: Setup, space: SearchSpace
+) -> tuple[pd.DataFrame, list[str]]:
+    """Networks that the model was not fitted to; where the store lacks them, a note that says so.
+
+    A table may come from another store than the search's.
+    """
+    try:
+        checks = build_space_profile(store, setup, space, Plan.draw(space)).checks
+    except DeviceError as error:
+        return pd.DataFrame(), [f"How far predictions are off can't be shown: {error}"]
+    return pd.DataFrame([_held_out(check) for check in checks if check.held_out]), []
+
+
 def _held_out(check: NetworkCheck) -> dict[str, Any]:
     return {
         "network": check.network.key,
@@ -151,6 +201,8 @@ def _options(trajectory: pd.DataFrame, result: SearchResult, space: SearchSpace)
     """Which options the winner's strategy evaluated, early and late."""
     winner = result.finalists[0]
     evaluated = trajectory["architecture"][trajectory["strategy"] == winner.strategy]
+    if evaluated.empty:
+        return pd.DataFrame()
     return option_shares(space, list(evaluated), winner.searched_choices)
 
 
@@ -165,7 +217,7 @@ def _winner(item: Finalist, result: SearchResult, space: SearchSpace) -> Winner:
         whole = "the whole network's constant"
         times.append({"block": whole, "kind": whole, "latency_ms": constant_ms, "flops": 0})
     return Winner(
-        name=item.strategy,
+        name=_name(item, result),
         architecture=item.description,
         target_ms=item.target_ms,
         predicted_ms=item.predicted_ms,
@@ -191,9 +243,11 @@ def _notes(result: SearchResult) -> list[str]:
     notes = []
     if result.data == "digits":
         notes.append(DIGITS_NOTE)
+    if len(result.targets) > 1:
+        notes.append(f"How the search went is shown for the first of {_listed(result.targets)}.")
     notes += [
-        f"The measured latency of {item.strategy}'s network lies outside of the 90 % interval of "
-        f"its prediction."
+        f"The measured latency of {_name(item, result)} lies outside of the 90 % interval of its "
+        "prediction."
         for item in result.finalists
         if not item.inside
     ]

@@ -17,7 +17,8 @@ def pareto_points(points: pd.DataFrame) -> Figure:
     """Accuracy over latency of networks found for several budgets.
 
     `points` has the columns name, target_ms, predicted_ms, low_ms, high_ms, measured_ms,
-    measured_low_ms, measured_high_ms and accuracy (a share of 1); NaN: not known. Predictions are
+    measured_low_ms, measured_high_ms and accuracy (a share of 1, on test images); NaN:
+    not known. Predictions are
     hollow, with their 90 % intervals, measurements filled, with their 95 % intervals. Points that
     another one dominates are faint; the line is the front of the others.
     """
@@ -63,10 +64,12 @@ def pareto_points(points: pd.DataFrame) -> Figure:
                 alpha=alpha,
                 zorder=4,
             )
+        # The same network may have been found for several budgets: their names stand in a pile.
+        above = np.sum((real_ms[:place] == real_ms[place]) & (accuracy[:place] == height))
         axes.annotate(
             plain(str(line["name"]), 28),
             (real_ms[place], height),
-            xytext=(0, 9),
+            xytext=(0, 9 + 11 * int(above)),
             textcoords="offset points",
             ha="center",
             fontsize=8.5,
@@ -84,6 +87,6 @@ def pareto_points(points: pd.DataFrame) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     title(axes, "Networks for several budgets")
     axes.set_xlabel("latency (ms)")
-    axes.set_ylabel("accuracy")
+    axes.set_ylabel("accuracy on test images")
     legend(axes, loc="lower right")
     return figure

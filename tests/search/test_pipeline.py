@@ -16,8 +16,10 @@ from latkit.search.pipeline import Search, SearchSettings, default_aim
 from latkit.search.recalibration import SupernetEvaluator
 from latkit.search.recipes import RECIPES
 from latkit.search.recipes.strategies import STRATEGIES
+from latkit.search.report import write_report
 from latkit.search.result import SearchResult
 from latkit.search.results_shown import require_met
+from latkit.search.search_report import report_input
 from latkit.search.spaces import Scale
 from latkit.search.spaces.darts import DartsSpace
 from latkit.search.spaces.mobile import MobileSpace, mobile_stage
@@ -75,6 +77,12 @@ def short(name="quick", strategy="evolution", **options):
 def logged(result, folder, index=0):
     """All entries of the logs of a target, a list for each."""
     return [read_log(folder / "search" / log)[1] for log in result.targets[index].logs]
+
+
+def reported(name, folder, monkeypatch):
+    """The input of the search's report; these spaces are smaller than those that are registered."""
+    monkeypatch.setattr("latkit.search.recipes.spaces.searched_space", lambda _: SPACES[name])
+    return report_input(folder / "search")
 
 
 def at(name, share):
@@ -154,7 +162,9 @@ def test_where_nothing_timed_is_fast_enough_the_closest_is_kept_and_said(data, t
         require_met(result)
 
 
-def test_one_supernet_serves_several_budgets_and_each_winner_is_measured(data, tmp_path):
+def test_one_supernet_serves_several_budgets_and_each_winner_is_measured(
+    data, tmp_path, monkeypatch
+):
     aims = tuple(Aim(at("nasbench201", share)) for share in (0.3, 0.6, 0.9))
     result = search("nasbench201", data, tmp_path, aims=aims)
     assert len([*(tmp_path / "search").rglob("weights.checkpoint")]) == 1
@@ -166,9 +176,16 @@ def test_one_supernet_serves_several_budgets_and_each_winner_is_measured(data, t
         for log in target.logs:
             assert (tmp_path / "search" / log).exists()
     assert len({item.onnx_file for item in result.finalists}) == 6
+    shown = reported("nasbench201", tmp_path, monkeypatch)
+    assert shown.budgets["measured_ms"].tolist() == [item.measured_ms for item in result.finalists]
+    assert [item.target_ms for item in shown.winners] == [aim.target_ms for aim in aims]
+    first = [len(entries) for entries in logged(result, tmp_path)]
+    assert len(shown.trajectory) == sum(first) and shown.trajectory["seconds"].notna().all()
+    assert write_report(shown, tmp_path / "report").stat().st_size > 100_000
+    assert (tmp_path / "report" / "budgets.png").exists()
 
 
-def test_a_recipe_that_chooses_by_training_trains_for_each_budget(data, tmp_path):
+def test_a_recipe_that_chooses_by_training_trains_for_each_budget(data, tmp_path, monkeypatch):
     aims = tuple(Aim(at("mobile", share)) for share in (0.3, 0.6))
     result = search(
         "mobile", data, tmp_path, aims=aims, recipe=short("tunas", None), random_search=False,
@@ -178,6 +195,7 @@ def test_a_recipe_that_chooses_by_training_trains_for_each_budget(data, tmp_path
     for winner in result.winners:
         assert winner.strategy == "tunas"
         assert winner.measured_ms <= winner.target_ms
+    assert reported("mobile", tmp_path, monkeypatch).trajectory.empty
 
 
 def test_a_recipe_that_knows_no_target_ends_with_what_it_found(data, tmp_path):

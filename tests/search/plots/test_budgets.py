@@ -40,6 +40,13 @@ def test_only_dominated_points_are_faint(points):
     assert "dominated" in axes.get_legend_handles_labels()[1]
 
 
+def test_names_of_equal_points_do_not_cover_each_other(points):
+    twice = pd.concat([points.iloc[:1], points.iloc[:1].assign(name="5 ms")])
+    (axes,) = plots.pareto_points(twice).axes
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+    assert heights["5 ms"] >= heights["4 ms"] + 11
+
+
 def test_intervals_reach_where_they_should(points):
     (axes,) = plots.pareto_points(points.iloc[:1]).axes
     segments = [bar.lines[2][0].get_segments()[0][:, 0].tolist() for bar in axes.containers]
