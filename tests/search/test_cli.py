@@ -10,10 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from counting_phone import TABLE_MS_PER_FLOP, Phone
 from latkit.devices.registry import open_device
 from latkit.latency.calibration import Calibration, is_timed
 from latkit.latency.counts import block_counts
 from latkit.latency.table import Entry, LatencyTable
+from latkit.search import cli
 from latkit.search.cli import app
 from latkit.search.images.digits import read_digits
 from latkit.search.log import LogEntry, SearchLog
@@ -204,6 +206,80 @@ def test_a_search_that_is_not_finished_has_a_report_of_its_evaluations(tmp_path)
     assert "not finished" in page and "68.75 %" in page
     assert (tmp_path / "shown" / "best_so_far.png").exists()
     assert list((tmp_path / "events" / "evolution").iterdir())
+
+
+@pytest.fixture(scope="module")
+def phone_search(tmp_path_factory):
+    """Runs `latkit search` without a table, on a phone, in a small space, with few images."""
+    folder = tmp_path_factory.mktemp("phone")
+    phone = Phone(1.1 * TABLE_MS_PER_FLOP)
+    digits = read_digits(8).images
+    np.savez(folder / "few.npz", images=digits.images.pixels[:300], labels=digits.labels[:300])
+    (folder / "small.py").write_text(
+        "from latkit.search.spaces import Scale\n"
+        "from latkit.search.spaces.nasbench201 import NasBench201Space\n"
+        "def small(classes):\n"
+        "    return NasBench201Space(classes, Scale(width=0.25, resolutions=(8,)), cells=1)\n"
+    )
+
+    def start(output, *arguments):
+        before = len(phone.calls)
+        result = run(
+            "search", "--device", "phone", "--space", f"{folder / 'small.py'}:small",
+            "--data", folder / "few.npz", "--store", folder / "store.sqlite",
+            "--output", output, "--json", *SMALL, *arguments,
+        )  # fmt: skip
+        return phone.calls[before:], result
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cli, "open_device", lambda address, options: phone)
+        yield start, phone
+
+
+def test_one_command_profiles_searches_within_budgets_and_reports(phone_search, tmp_path):
+    start, phone = phone_search
+    budgets = ("--max-latency-ms", "0.08", "--max-latency-ms", "0.03")
+    calls, done = start(tmp_path, *budgets)
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [item["target_ms"] for item in result["targets"]] == [0.03, 0.08]
+    assert [item["strategy"] for item in result["finalists"]] == ["evolution", "random"] * 2
+    for item in result["finalists"]:
+        assert item["meets_target"] and item["measured_ms"] <= item["target_ms"]
+        assert (tmp_path / item["onnx_file"]).stat().st_size > 1000
+    assert LatencyTable.load(tmp_path / "table.json").setup == phone.setup
+    reported = run("report", "--search", tmp_path)
+    assert reported.exit_code == 0, reported.stderr
+    assert calls
+    calls, again = start(tmp_path, *budgets)
+    assert json.loads(again.stdout)["finalists"] == result["finalists"]
+    assert calls == []
+
+
+def test_a_store_that_has_all_tells_of_an_unreachable_target_before_anything_else(
+    phone_search, tmp_path
+):
+    start, _ = phone_search
+    start(tmp_path / "first", "--max-latency-ms", "0.000001")
+    calls, refused = start(tmp_path / "second", "--max-latency-ms", "0.000001")
+    assert refused.exit_code == 6
+    assert "smallest reachable latency is" in " ".join(refused.stderr.split())
+    assert calls == [] and not (tmp_path / "second").exists()
+
+
+def test_a_phone_slower_than_when_it_was_profiled_ends_with_6_and_keeps_the_result(
+    phone_search, tmp_path
+):
+    start, phone = phone_search
+    start(tmp_path / "first", "--max-latency-ms", "0.000001")
+    as_profiled, phone.ms_per_flop = phone.ms_per_flop, 50 * phone.ms_per_flop
+    _, done = start(tmp_path / "slow", "--max-latency-ms", "0.02", "--no-random-search")
+    phone.ms_per_flop = as_profiled
+    assert done.exit_code == 6, done.stderr
+    (winner,) = json.loads(done.stdout)["finalists"]
+    assert not winner["meets_target"] and winner["measured_ms"] > 0.02
+    assert "did not hold on the device" in " ".join(done.stderr.split())
+    assert (tmp_path / "slow" / "result.json").exists()
 
 
 @pytest.mark.timeout(280)
