@@ -113,7 +113,7 @@ def test_without_widths_to_scale_the_winner_is_chosen_within_the_target_and_stay
 
 
 def test_with_widths_to_scale_the_winner_is_chosen_above_the_target_and_lands(data, tmp_path):
-    result = search("mobile", data, tmp_path)
+    result = search("mobile", data, tmp_path, recipe=short(population=8))
     assert result.limit_ms > result.target_ms
     for finalist in result.finalists:
         assert finalist.architecture.expanded_channels is not None
