@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..devices.errors import UsageError
 from ..latency.blocks import Block
 from ..latency.predicting import fit_predictor
@@ -14,7 +16,7 @@ from ..latency.table import Estimate, LatencyTable
 from .space import SearchSpace
 
 LOOKED_THROUGH = 256
-"""Random networks that tell whether a table knows a space's blocks."""
+"""Random architectures that tell whether a table knows a space's blocks."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ def without_gaps(table: LatencyTable, space: SearchSpace, store: Store, path: Pa
 
 
 def _knows(table: LatencyTable, space: SearchSpace) -> bool:
+    random = np.random.default_rng(0)
+    drawn = [space.sample(random) for _ in range(LOOKED_THROUGH)]
     try:
-        for network in space.sample_networks(LOOKED_THROUGH, seed=0):
-            table.network(network)
+        for architecture in dict.fromkeys(drawn):
+            table.network(space.network(architecture))
     except UsageError:
         return False
     return True

@@ -36,9 +36,12 @@ def measure(phone, store, blocks):
     profile(phone, [(block, 0) for block in blocks], store, PROTOCOL)
 
 
-def test_a_table_that_knows_the_space_stays_as_it_is(store, tmp_path):
-    table = table_of(SPACE, Phone(TABLE_MS_PER_FLOP).setup)
-    assert without_gaps(table, SPACE, store, tmp_path / "predictor.json") is table
+@pytest.mark.parametrize(
+    "space", [SPACE, MobileSpace(stages=(mobile_stage((16,), 1, 1),), resolution=8)]
+)
+def test_a_table_that_knows_the_space_stays_as_it_is(space, store, tmp_path):
+    table = table_of(space, Phone(TABLE_MS_PER_FLOP).setup)
+    assert without_gaps(table, space, store, tmp_path / "predictor.json") is table
     assert not (tmp_path / "predictor.json").exists()
 
 
