@@ -24,6 +24,7 @@ from latkit.search.spaces import Scale
 from latkit.search.spaces.darts import DartsSpace
 from latkit.search.spaces.enas import EnasMacroSpace
 from latkit.search.spaces.enas_micro import EnasMicroSpace
+from latkit.search.spaces.mobile import MobileSpace, mobile_stage
 from latkit.search.spaces.nasbench201 import NasBench201Space
 from latkit.search.spaces.nasnet import NasNetSpace
 from latkit.search.spaces.nasrl import NasRLSpace
@@ -44,6 +45,9 @@ SHORT = {
 EVALUATIONS = {"quick": 6, "spos": 6, "bignas": 6, "oneshot": 4, "nasrl": 4, "nasnet": 3}
 STAND_ALONE = {"nasrl", "nasnet"}
 SPACES = {
+    "quick": MobileSpace(
+        stages=(mobile_stage((16, 32), 2, 1), mobile_stage((32, 48), 2, 2)), resolution=8
+    ),
     "darts": DartsSpace(10, TINY, cells=3, channels=16),
     "oneshot": NasBench201Space(10, TINY, cells=1),
     "enas": EnasMicroSpace(10, TINY, cells=3, channels=8, nodes=2),
