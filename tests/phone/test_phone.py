@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -332,6 +333,10 @@ def test_two_phones_share_a_server(adb_server, two_phones, tmp_path):
     first.run("push", str(file), f"{FOLDER}/file")
     assert second.shell(f"ls {FOLDER}/file").returncode != 0
     first.phone.cut()
+    for _ in range(200):  # the server notices in its own time
+        if first.state() == "offline":
+            break
+        time.sleep(0.05)
     assert (first.state(), second.state()) == ("offline", "device")
     assert second.text("getprop ro.serialno") == "SANDBOX0002\n"
 
