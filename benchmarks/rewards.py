@@ -8,9 +8,10 @@ one that adapts its strength. Targets are quantiles of the device's latencies.
     python benchmarks/rewards.py --accuracy ACC.npz --latency LAT.npz --device D --device E
 
 A `best_share` of 1 is TuNAS's policy gradient, below that the policy learns from the best share of
-each step. The same steps and rates for all; they, the share and the adapted band were chosen on
-1080ti_32, silver_4114, titan_rtx_1 and pixel3. A run samples more often than there are
-architectures: this asks where a reward leads, not how soon, and the accuracies are test accuracies.
+each step. The same steps and rates for all; they, the share and how strengths adapt were chosen on
+1080ti_32, silver_4114, titan_rtx_1, pixel3, titanxp_256, samsung_a50 and gold_6240. A run samples
+more often than there are architectures: this asks where a reward leads, not how soon, and the
+accuracies are test accuracies.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_run_compares_the_mode_with_the_largest_reward_of_all():
     # Accuracy rises by .01 * 17 for a target of 17 ms: only more than that holds it.
     assert fixed["maximiser_miss"] == pytest.approx(12 / 17)
     assert fixed["warned"]
-    assert adapted["final_strength"] == pytest.approx(-1.25 * 0.17)
+    assert adapted["final_strength"] == pytest.approx(-(0.17 + 0.0025 / 0.005))
     assert adapted["maximiser_miss"] == 0
     assert not adapted["warned"]
     for row in (fixed, adapted):

@@ -17,8 +17,8 @@ from .strategy import Evaluation, Strategy
 CHECKS = 20
 """How often a search looks whether its reward holds the target: after each 5 % of its steps."""
 
-MARGIN = 1.25
-"""How many times stronger than the evaluations so far ask for an adapted reward is."""
+LEFT_OFF = 0.0025
+"""By how much less reward than the largest an adapted search is expected to end: a share of 1."""
 
 WARNED_BEYOND = 0.01
 """Share of the target by which the reward's maximum may miss it without a warning."""
@@ -39,9 +39,10 @@ class Reinforce(Strategy):
 
     `hold_within` adapts the strength b of the absolute reward, so that its maximum misses the
     target by at most this share: once the policy's delay is over, and after each 5 % of the steps
-    from then on, |b| is raised to 1.25 times the least that does so among all that was evaluated
-    (`holding_strength`). It never falls: more evaluations find more of the front, and it gets
-    steeper. The baseline is recomputed as if b had always been that.
+    from then on, |b| is raised to the least that does so among all that was evaluated
+    (`holding_strength`), and .0025 / `hold_within` more: a search that ends with that much less
+    than the largest reward is to miss no farther. |b| never falls: more evaluations find more of
+    the front. The baseline is recomputed as if b had always been that.
 
     `choices` of an evaluation are what was sampled; its architecture is their canonical form.
     """
@@ -159,7 +160,7 @@ class Reinforce(Strategy):
         every = max(1, self.steps // CHECKS)
         if self.hold_within is None or self.step % every or self.rate() == 0:
             return
-        wanted = MARGIN * self._holding(self.hold_within)
+        wanted = self._holding(self.hold_within) + LEFT_OFF / self.hold_within
         if wanted > -self.strength:
             self.change_strength(-wanted)
 

@@ -190,7 +190,7 @@ def test_adapted_strength_holds_the_target_where_a_fixed_one_does_not(seed):
     fixed, adapted = rising(adaptive(seed=seed)), rising(adaptive(seed=seed, hold_within=0.01))
     assert sum(fixed.best().choices) == 6
     assert sum(adapted.best().choices) == 3
-    assert adapted.strength == pytest.approx(-1.25 * 0.5)
+    assert adapted.strength == pytest.approx(-(0.5 + 0.0025 / 0.01))
     assert adapted.figures()["strength"] == adapted.strength
     assert adapted.warning() is None
 
