@@ -63,6 +63,16 @@ def peak_memory_cost(space: NetworkedSpace) -> CostModel:
     )
 
 
+COSTS: dict[str, Callable[[NetworkedSpace], CostModel]] = {
+    "flops": flops_cost,
+    "multiply_adds": multiply_adds_cost,
+    "parameters": parameters_cost,
+    "bit_operations": bit_operations_cost,
+    "peak_memory_bytes": peak_memory_cost,
+}
+"""Every cost that needs no device, by name."""
+
+
 def peak_memory_bytes(graph: OpGraph) -> int:
     """The most bytes of values that live at once: one image, float32, in the graph's order.
 

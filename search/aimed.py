@@ -153,7 +153,9 @@ class AimedSearch:
 
 def _random_search(task: Task, evaluations: int) -> RandomSearch:
     seed = task.seed + 1  # not the first population of an evolution again
-    return RandomSearch(task.space, task.cost, task.target_ms, budget=evaluations, seed=seed)
+    return RandomSearch(
+        task.space, task.cost, task.target_ms, budget=evaluations, seed=seed, also=task.also
+    )
 
 
 @contextmanager

@@ -79,6 +79,15 @@ def search_verb(
             help="Land on it. Default, where neither is given: the middle of the space.",
         ),
     ] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=MOST",
+            help="Keep this too: flops, multiply_adds, parameters, bit_operations, "
+            "peak_memory_bytes, or another device's table, as phone.json=12 (ms).",
+        ),
+    ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
@@ -171,6 +180,7 @@ def search_verb(
             from .aim import aims_of
             from .data import load_data
             from .filled_table import without_gaps
+            from .limits import limits_of
             from .pipeline import Search, SearchSettings, default_aim
             from .profiling import PREDICTOR, table_of
             from .recipes import override, recipe_named
@@ -210,7 +220,16 @@ def search_verb(
         with Store(store) as kept, progress_bar() as progress:
             table_file = table or output / "table.json"
             if loaded is None:
-                loaded = table_of(found, opened, kept, TimingProtocol(), aims, table_file, progress)
+                loaded = table_of(
+                    found,
+                    opened,
+                    kept,
+                    TimingProtocol(),
+                    aims,
+                    table_file,
+                    progress,
+                    limits_of(found, limits or []),
+                )
             else:
                 loaded = without_gaps(loaded, found, kept, output / PREDICTOR)
             if loaded.calibration == Calibration():
@@ -240,6 +259,7 @@ def search_verb(
                     seed,
                     training_threads or os.cpu_count() or 1,
                     _training(chosen.retraining, seed, flip, crop),
+                    tuple(limits or ()),
                 ),
                 folder=output,
                 progress=progress,

@@ -10,6 +10,8 @@ import numpy as np
 from rich.progress import Progress
 
 from ..devices.device import Device, TimingProtocol
+from ..devices.errors import UsageError
+from ..latency.limits import Limit
 from ..latency.pricing import cost_model
 from ..latency.store import Store
 from ..latency.table import LatencyTable
@@ -20,6 +22,7 @@ from .data import Dataset
 from .export import export
 from .finalists import Landed, Trained, finalist
 from .landing import land
+from .limits import limits_of
 from .measuring import Networks, measure_files
 from .profiling import require_reachable
 from .recipes.recipe import Recipe
@@ -39,8 +42,8 @@ class SearchSettings:
     """What a search depends on, besides recipe, space, table and images.
 
     With `random_search`, that is run too, with the same weights, limit and number of evaluations,
-    and its winner trained alike. `threads` are torch's; another number may change weights in the
-    last digits.
+    and its winner trained alike. `limits` are kept besides the aims, as `limits_of` reads them.
+    `threads` are torch's; another number may change weights in the last digits.
     """
 
     aims: tuple[Aim, ...]
@@ -48,6 +51,7 @@ class SearchSettings:
     seed: int = 0
     threads: int = 2
     retraining: TrainingSettings = RETRAINING_SETTINGS
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,10 @@ class Search:
         the aims no architecture is fast enough.
         """
         aims = self.settings.aims
-        require_reachable(self.space, self.table, aims)
+        also = limits_of(self.space, self.settings.limits)
+        require_reachable(self.space, self.table, aims, also)
+        if also:
+            self._check_that_limits_are_kept(self._task(aims[0], self.folder, also))
         set_threads(self.settings.threads)
         networks = Networks(
             self.space,
@@ -102,7 +109,7 @@ class Search:
         searches: dict[Aim, AimedSearch] = {}
         for aim in aims:
             folder = self.folder if len(aims) == 1 else self.folder / f"{aim.target_ms:g}ms"
-            task = self._task(aim, self.folder if self.recipe.strategy else folder)
+            task = self._task(aim, self.folder if self.recipe.strategy else folder, also)
             if learned is None or self.recipe.strategy is None:
                 with timed(self.seconds, "training"):
                     learned = learn(self.recipe, task)
@@ -166,7 +173,16 @@ class Search:
         result.save(self.folder / "result.json")
         return result
 
-    def _task(self, aim: Aim, folder: Path) -> Task:
+    def _check_that_limits_are_kept(self, task: Task) -> None:
+        """Refuse a recipe that would end with what breaks them, before it trains anything."""
+        if self.recipe.strategy is None:
+            raise UsageError(
+                f"recipe {self.recipe.name} chooses while it trains, by latency alone, and keeps "
+                "no other limit: give it a strategy, as --strategy bayesian"
+            )
+        self.recipe.strategy(task)
+
+    def _task(self, aim: Aim, folder: Path, also: tuple[Limit, ...]) -> Task:
         """What the recipe trains for, and its strategies search under."""
         return Task(
             self.space,
@@ -180,6 +196,7 @@ class Search:
             self.training_device,
             self._training_progress(f"training, {self.recipe.name}"),
             self.workers,
+            also,
         )
 
     def _landed(self, settled: Settled, networks: Networks, aim: Aim, folder: Path) -> list[Landed]:

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from ..devices.device import Device, TimingProtocol
 from ..devices.errors import DeviceError
 from ..latency.calibration import is_timed
+from ..latency.limits import Limit, require_feasible
 from ..latency.pricing import cost_model
 from ..latency.space_plan import Plan
 from ..latency.space_profile import build_space_profile, profile_space
@@ -30,14 +31,15 @@ def table_of(
     aims: Sequence[Aim],
     path: Path,
     progress: Progress | None = None,
+    also: Sequence[Limit] = (),
 ) -> LatencyTable:
     """The space's table on `device`: what the store lacks is profiled, then it is calibrated.
 
     It is written to `path`, and read from there by a search that goes on. Blocks that the space
     does not list are predicted, by a predictor that is fitted to the store and kept beside it.
-    Raises `UnreachableTargetError` where no architecture is fast enough for one of `aims`: before
-    anything is timed where the store has all blocks; `UsageError` where `path` holds another
-    setup's, `DeviceError` where the device fails.
+    Raises `UnreachableTargetError` where no architecture is fast enough for one of `aims`, or none
+    such keeps the limits `also`: before anything is timed where the store has all blocks;
+    `UsageError` where `path` holds another setup's, `DeviceError` where the device fails.
     """
     predictor = path.with_name(PREDICTOR)
     if path.exists():
@@ -46,21 +48,26 @@ def table_of(
         return without_gaps(table, space, store, predictor)
     known = _stored(space, device, store)
     if known is not None:
-        require_reachable(space, known, aims)
+        require_reachable(space, known, aims, also)
     table = profile_space(space, device, store, protocol, progress).table
     filled = without_gaps(table, space, store, predictor)
-    require_reachable(space, filled, aims)
+    require_reachable(space, filled, aims, also)
     path.parent.mkdir(parents=True, exist_ok=True)
     table.save(path)
     return filled
 
 
-def require_reachable(space: SearchSpace, table: LatencyTable, aims: Sequence[Aim]) -> None:
-    """Raise `UnreachableTargetError` where, for one of the aims, no architecture is fast enough."""
+def require_reachable(
+    space: SearchSpace, table: LatencyTable, aims: Sequence[Aim], also: Sequence[Limit] = ()
+) -> None:
+    """Raise `UnreachableTargetError` where, for one of the aims, no architecture is fast enough.
+
+    Or where none is that keeps the limits `also`.
+    """
     if aims:
         cost = cost_model(space, table.block_cost_ms, table.calibration.constant_ms)
         for aim in aims:
-            cost.require_reachable(aim.target_ms)
+            require_feasible([Limit(cost, aim.target_ms, "latency"), *also])
 
 
 def _stored(space: SearchSpace, device: Device, store: Store) -> LatencyTable | None:

@@ -25,43 +25,51 @@ from .task import Task
 
 def evolution(task: Task, **options: Any) -> Evolution:
     """Evolution as in SPOS (Guo et al. 2019)."""
-    return Evolution(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+    return Evolution(
+        task.space, task.cost, task.target_ms, seed=task.seed, also=task.also, **options
+    )
 
 
 def random_search(task: Task, **options: Any) -> RandomSearch:
     """Random architectures, the best one kept."""
-    return RandomSearch(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+    return RandomSearch(
+        task.space, task.cost, task.target_ms, seed=task.seed, also=task.also, **options
+    )
 
 
 def regularised_evolution(task: Task, **options: Any) -> RegularisedEvolution:
     """Regularised evolution (Real et al. 2019)."""
-    return RegularisedEvolution(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+    return RegularisedEvolution(
+        task.space, task.cost, task.target_ms, seed=task.seed, also=task.also, **options
+    )
 
 
 def nsga2(task: Task, **options: Any) -> Nsga2:
     """NSGA-II (Deb et al. 2002), within the target."""
-    return Nsga2(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+    return Nsga2(task.space, task.cost, task.target_ms, seed=task.seed, also=task.also, **options)
 
 
 def bayesian(task: Task, **options: Any) -> Bayesian:
     """Bayesian optimisation: ours, where no paper's own strategy is wanted."""
-    return Bayesian(task.space, task.cost, task.target_ms, seed=task.seed, **options)
+    return Bayesian(
+        task.space, task.cost, task.target_ms, seed=task.seed, also=task.also, **options
+    )
 
 
 def coarse_to_fine(task: Task, **options: Any) -> CoarseToFine:
     """A coarse grid, then what single choices change, as in BigNAS (Yu et al. 2020)."""
-    return CoarseToFine(task.space, task.cost, task.target_ms, **options)
+    return CoarseToFine(task.space, task.cost, task.target_ms, also=task.also, **options)
 
 
 def lstm_reinforce(task: Task, **options: Any) -> LstmReinforce:
     """An LSTM taught by REINFORCE, as in NAS-RL and ENAS; the most rewarded architecture."""
-    task.cost.require_reachable(task.target_ms)
+    _keeps_latency_alone(task)
     return LstmReinforce(task.space, task.target_ms, seed=task.seed, **options)
 
 
 def lstm_ppo(task: Task, **options: Any) -> LstmPpo:
     """An LSTM taught by PPO, as in NASNet (Zoph et al. 2018); the most rewarded architecture."""
-    task.cost.require_reachable(task.target_ms)
+    _keeps_latency_alone(task)
     return LstmPpo(task.space, task.target_ms, seed=task.seed, **options)
 
 
@@ -73,8 +81,19 @@ def reinforce(
     Steps and rate are ours: one step moves a logit by about the rate, which is 3e-4 for the
     paper's hundred thousand steps.
     """
+    _keeps_latency_alone(task)
     options = {"steps": steps, "learning_rate": learning_rate, "seed": task.seed, **options}
     return Reinforce(task.space, task.target_ms, **options)
+
+
+def _keeps_latency_alone(task: Task) -> None:
+    """Refuse what a strategy that is led by a reward can't reach, or can't keep."""
+    task.cost.require_reachable(task.target_ms)
+    if task.also:
+        raise UsageError(
+            "a strategy that is led by a reward knows latency alone and keeps no other limit: "
+            "choose another one, as bayesian or evolution"
+        )
 
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {

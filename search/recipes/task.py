@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...latency.blocks import Block
 from ...latency.cost import CostModel
+from ...latency.limits import Limit
 from ...latency.pricing import cost_model
 from ..data import Dataset
 from ..settings import TrainingSettings
@@ -24,7 +25,8 @@ class Task:
     An architecture costs `constant_ms` and what `block_cost_ms` tells of each of its blocks, in
     milliseconds or another unit, `target_ms` being in the same. `seed` draws the initial weights;
     the training's own is in `settings`. It goes on from `checkpoint` where that file exists, and
-    runs on `device`, as torch calls it; `workers` threads read and augment images.
+    runs on `device`, as torch calls it; `workers` threads read and augment images. Strategies keep
+    the limits `also`.
     """
 
     space: SearchSpace
@@ -38,6 +40,7 @@ class Task:
     device: str = "cpu"
     progress: Callable[[Progress], None] | None = None
     workers: int = 1
+    also: tuple[Limit, ...] = ()
 
     @cached_property
     def cost(self) -> CostModel:

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 from counting_phone import TABLE_MS_PER_FLOP, Phone, table_of
 from latkit.devices.device import TimingProtocol
-from latkit.devices.errors import DeviceError, UnreachableTargetError
+from latkit.devices.errors import DeviceError, UnreachableTargetError, UsageError
+from latkit.latency.costs import parameters_cost
 from latkit.latency.pricing import cost_model
 from latkit.latency.store import Store
 from latkit.search.aim import Aim
@@ -146,6 +148,43 @@ def test_a_table_that_is_off_is_corrected_until_the_best_within_the_budget_is_fo
     evaluated = {item.architecture for log in logged(result, tmp_path) for item in log}
     assert len(scored) == len(evaluated) + 1
     require_met(result)
+
+
+def test_further_limits_are_kept(data, tmp_path):
+    space = SPACES["nasbench201"]
+    parameters = parameters_cost(space)
+    rows = space.sample_choices(200, np.random.default_rng(0))
+    most = float(np.quantile(parameters.latency_ms(rows), 0.3))
+    other = str(tmp_path / "other.json")
+    table_of(space, Phone(TABLE_MS_PER_FLOP).setup).save(tmp_path / "other.json")
+    also = (f"parameters={most}", f"{other}={at('nasbench201', 0.4)}")
+    result = search("nasbench201", data, tmp_path, aims=(Aim(at("nasbench201", 0.6)),), limits=also)
+    assert len(result.finalists) == 2
+    entries = [item for log in logged(result, tmp_path) for item in log]
+    asked = np.array([item.architecture for item in entries])
+    assert parameters.latency_ms(asked).max() <= most
+    assert max(item.predicted_ms for item in entries) <= at("nasbench201", 0.4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "limit", "error", "told"),
+    [
+        (("quick", "evolution"), "parameters=1", UnreachableTargetError, "smallest reachable"),
+        (("tunas", None), "parameters=1e9", UsageError, "chooses while it trains"),
+        (("quick", "reinforce"), "flops=1e12", UsageError, "keeps no other limit"),
+        (("quick", "evolution"), "weight=3", UsageError, "weight is neither a file"),
+        (("quick", "evolution"), "flops=few", UsageError, "NAME=MOST is needed"),
+    ],
+)
+def test_limits_that_can_not_be_kept_are_refused_before_training(
+    recipe, limit, error, told, data, tmp_path
+):
+    with pytest.raises(error, match=told):
+        search(
+            "nasbench201", data, tmp_path, aims=(Aim(at("nasbench201", 0.6)),),
+            recipe=short(*recipe), limits=(limit,),
+        )  # fmt: skip
+    assert [*(tmp_path / "search").rglob("*.checkpoint")] == []
 
 
 def test_where_nothing_timed_is_fast_enough_the_closest_is_kept_and_said(data, tmp_path):
