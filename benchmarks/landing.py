@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--runtimes", default="onnxruntime,litert")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--target-latency-ms", help="such as 0.2,0.3; default: quartiles")
-    parser.add_argument("--strategy", default="evolution")
+    parser.add_argument("--strategy", help="default: that of the recipe `quick`")
     parser.add_argument("--supernet-epochs", type=int, default=5)
     parser.add_argument("--retraining-epochs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keeps stores and searches, and resumes")

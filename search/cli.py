@@ -110,7 +110,7 @@ def search_verb(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Override a constant: settings.epochs=5, strategy.rounds=3, train.*, "
+            help="Override a constant: settings.epochs=5, strategy.budget=60, train.*, "
             "retraining.*, scale.width=0.25. May be given several times.",
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""Overriding a recipe's constants by name: `settings.epochs=5`, `strategy.rounds=3`.
+"""Overriding a recipe's constants by name: `settings.epochs=5`, `strategy.budget=60`.
 
 Names are the fields and parameters of what they override, so that there is no list to keep.
 """
@@ -38,7 +38,7 @@ OPTIONS_OF: dict[Callable[..., Any], type] = {
 """Whose parameters are the options of a way of learning. A strategy's are those of what its
 function says that it returns."""
 
-SET_ELSEWHERE = {"seed", "workers", "constant", "also"}
+SET_ELSEWHERE = {"seed", "workers", "constant", "also", "target_ms"}
 """What a task says, for all parts alike."""
 
 

@@ -10,7 +10,7 @@ from ..spaces.mobile import MobileSpace
 from ..spaces.scale import PAPER, Scale
 from .learning import single_path
 from .recipe import Recipe
-from .strategies import evolution
+from .strategies import bayesian
 
 
 def mobile_at(classes: int = 10, scale: Scale = PAPER) -> MobileSpace:
@@ -25,9 +25,9 @@ def mobile_at(classes: int = 10, scale: Scale = PAPER) -> MobileSpace:
 
 QUICK = Recipe(
     "quick",
-    "this kit: SPOS's way of learning and evolution, in a small space with small settings",
+    "this kit: SPOS's way of learning and our strategy, in a small space with small settings",
     mobile_at,
     SUPERNET_SETTINGS,
     single_path,
-    partial(evolution, population=20, rounds=6),
+    partial(bayesian, budget=120),
 )

@@ -24,7 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 SMALL = (
-    "--set", "strategy.population=3", "--set", "strategy.rounds=2", "--set", "settings.epochs=2",
+    "--set", "strategy.budget=6", "--set", "settings.epochs=2",
     "--set", "retraining.epochs=1",
 )  # fmt: skip
 
@@ -243,7 +243,7 @@ def test_one_command_profiles_searches_within_budgets_and_reports(phone_search, 
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert [item["target_ms"] for item in result["targets"]] == [0.03, 0.08]
-    assert [item["strategy"] for item in result["finalists"]] == ["evolution", "random"] * 2
+    assert [item["strategy"] for item in result["finalists"]] == ["bayesian", "random"] * 2
     for item in result["finalists"]:
         assert item["meets_target"] and item["measured_ms"] <= item["target_ms"]
         assert (tmp_path / item["onnx_file"]).stat().st_size > 1000
@@ -324,7 +324,7 @@ def test_a_search_killed_in_training_and_in_searching_ends_as_one_that_was_not(t
     assert log == (tmp_path / "whole" / "search.jsonl").read_bytes()
     assert lines(tmp_path / "whole") == 1 + 2 * 6
     for result in results.values():
-        assert [item["strategy"] for item in result["finalists"]] == ["evolution", "random"]
+        assert [item["strategy"] for item in result["finalists"]] == ["bayesian", "random"]
         for item in result["finalists"]:
             assert item["measured_ms"] > 0
             folder = tmp_path / "whole"

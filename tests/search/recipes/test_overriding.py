@@ -79,7 +79,7 @@ def test_seeds_and_what_the_task_gives_are_no_options(recipe, strategy):
     [
         ("settings.epoch=3", "settings.epochs"),
         ("epochs=3", "settings.epochs"),
-        ("strategy.round=3", "strategy.rounds"),
+        ("strategy.budge=3", "strategy.budget"),
         ("nothing=3", r"retraining\.\*, scale\.\*"),
         ("settings.epochs=few", "integer"),
         ("settings.epochs=1.5", "integer"),
