@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -52,16 +52,21 @@ class TableBody(TableAbout):
 
     def blocks(self) -> dict[Block, Entry]:
         """The entries by block; `UsageError` names the one that is impossible."""
-        found: dict[Block, Entry] = {}
-        for index, item in enumerate(self.entries):
-            block = block_from_json(item.block, f"entry {index}")
-            try:
-                found[block] = Entry(
-                    item.median_ms, item.low_ms, item.high_ms, item.verdict, item.reasons
-                )
-            except UsageError as error:
-                raise UsageError(f"entry {index}, {block}: {error}") from error
-        return found
+        return entries_by_block(self.entries)
+
+
+def entries_by_block(entries: Sequence[EntryBody]) -> dict[Block, Entry]:
+    """What entries of a file say of their blocks; `UsageError` names the one that is impossible."""
+    found: dict[Block, Entry] = {}
+    for index, item in enumerate(entries):
+        block = block_from_json(item.block, f"entry {index}")
+        try:
+            found[block] = Entry(
+                item.median_ms, item.low_ms, item.high_ms, item.verdict, item.reasons
+            )
+        except UsageError as error:
+            raise UsageError(f"entry {index}, {block}: {error}") from error
+    return found
 
 
 def check_latencies(body: Any) -> None:

@@ -19,8 +19,10 @@ from ..latency.document import read_document, write_document
 from ..latency.one_speed import at_one_speed
 from ..latency.profile import Request, profile
 from ..latency.store import Store
-from ..latency.subject import ModelFile, subject_id
+from ..latency.subject import ModelFile, subject_id, subject_to_json
 from ..latency.table import LatencyTable
+from ..latency.table_entry import Entry
+from ..latency.table_file import EntryBody, entries_by_block
 from .space import Architecture, SearchSpace
 
 KIND = "measured_networks"
@@ -52,9 +54,10 @@ def thorough(protocol: TimingProtocol) -> TimingProtocol:
 class Networks:
     """Times networks of a space, with random weights, each one once.
 
-    `path` keeps what each was found to take: a search that goes on after a kill decides by the
-    very same numbers, though the store may hold more rounds by then. Blocks of these networks that
-    `table` only interpolates are timed in the same rounds; `table` holds them from then on.
+    Blocks of these networks that `table` only interpolates are timed in the same rounds; `table`
+    holds them from then on. `path` keeps what each network and block was found to take: a search
+    that goes on after a kill decides by the very same numbers, though the store may hold more
+    rounds by then.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class Networks:
         self._path = path
         self._progress = progress
         self._about = {"setup": table.setup.key, "space": space.name}
-        self._known = self._read()
+        self._known: dict[Architecture, Timed] = {}
+        self._blocks: dict[Block, Entry] = {}
+        self._read()
 
     def measure(self, architectures: Iterable[Architecture]) -> dict[Architecture, Timed]:
         """What these networks take; those that are new are timed together.
@@ -89,7 +94,8 @@ class Networks:
         )
         new = [item for item in wanted if item not in self._known]
         requests: list[Request] = [(networks[item], 0) for item in new]
-        requests += [(block, self.table.eviction_bytes) for block in missing]
+        new_blocks = [block for block in missing if block not in self._blocks]
+        requests += [(block, self.table.eviction_bytes) for block in new_blocks]
         if requests:
             found = profile(
                 self._device,
@@ -105,28 +111,32 @@ class Networks:
             for item in new:
                 entry = timed[subject_id(networks[item]), 0]
                 self._known[item] = Timed(entry.median_ms, entry.low_ms, entry.high_ms)
-            added = {
-                block: timed[subject_id(block), self.table.eviction_bytes] for block in missing
-            }
-            self.table = replace(self.table, entries={**self.table.entries, **added})
+            for block in new_blocks:
+                self._blocks[block] = timed[subject_id(block), self.table.eviction_bytes]
             self._write()
+        if missing:
+            added = {block: self._blocks[block] for block in missing}
+            self.table = replace(self.table, entries={**self.table.entries, **added})
         return {item: self._known[item] for item in wanted}
 
     def predicted_ms(self, architecture: Architecture) -> float:
         """What the table says of a network."""
         return self.table.network(self.space.network(architecture)).latency_ms
 
-    def _read(self) -> dict[Architecture, Timed]:
+    def _read(self) -> None:
         if not self._path.exists():
-            return {}
+            return
         body = read_document(self._path, KIND, VERSION)
         try:
-            about, rows = body["about"], body["networks"]
-            found = {
+            about, blocks = (
+                body["about"],
+                entries_by_block(_ENTRIES.validate_python(body["blocks"])),
+            )
+            known = {
                 Architecture.from_json(row["architecture"]): _TIMED.validate_python(row["timed"])
-                for row in rows
+                for row in body["networks"]
             }
-        except (KeyError, TypeError, ValidationError) as error:
+        except (KeyError, TypeError, UsageError, ValidationError) as error:
             raise DamagedFileError(
                 f"{self._path} holds no measured networks: {error}. Delete it; they are timed anew."
             ) from error
@@ -135,17 +145,23 @@ class Networks:
                 f"{self._path} holds networks of {about}, not of {self._about}. Choose another "
                 "--output, or delete that folder."
             )
-        return found
+        self._known, self._blocks = known, blocks
 
     def _write(self) -> None:
-        rows: list[dict[str, Any]] = [
+        networks: list[dict[str, Any]] = [
             {"architecture": item.to_json(), "timed": asdict(timed)}
             for item, timed in self._known.items()
         ]
-        write_document(self._path, KIND, VERSION, {"about": self._about, "networks": rows})
+        blocks: list[dict[str, Any]] = [
+            {"block": subject_to_json(block), **asdict(entry)}
+            for block, entry in self._blocks.items()
+        ]
+        body = {"about": self._about, "networks": networks, "blocks": blocks}
+        write_document(self._path, KIND, VERSION, body)
 
 
 _TIMED = TypeAdapter(Timed)
+_ENTRIES = TypeAdapter(list[EntryBody])
 
 
 def measure_files(

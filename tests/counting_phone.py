@@ -15,6 +15,7 @@ class Phone:
     def __init__(self, ms_per_flop):
         self.setup = Setup("phone", "onnxruntime", "1")
         self.ms_per_flop = ms_per_flop
+        self.canary_ns = 1000
         self.calls = []
 
     def info(self):
@@ -35,7 +36,7 @@ class Phone:
                 accepted=True,
                 started_at=0.0,
                 duration_s=0.1,
-                canary_ns=(1000,) * 5,
+                canary_ns=(self.canary_ns,) * 5,
                 canary_drift=0.0,
                 visits={key: Visit((time,) * 3, (False,) * 3) for key, time in times.items()},
             )

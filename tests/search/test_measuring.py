@@ -7,6 +7,7 @@ import pytest
 from counting_phone import TABLE_MS_PER_FLOP, Phone, table_of
 from latkit.devices.device import TimingProtocol
 from latkit.devices.errors import DamagedFileError, UsageError
+from latkit.latency.calibration import is_timed
 from latkit.latency.store import Store
 from latkit.search.measuring import PROCESSES, ROUNDS, Networks, thorough
 from latkit.search.spaces import Scale
@@ -64,3 +65,23 @@ def test_a_damaged_file_is_refused(networks, tmp_path):
     path.write_bytes(path.read_bytes().replace(b"median_ms", b"median_s"))
     with pytest.raises(DamagedFileError):
         networks(phone)
+
+
+def test_blocks_timed_with_networks_stay_what_they_were_then(networks):
+    """The table holds them only once the networks that have them are asked for, now as before."""
+    phone = Phone(TABLE_MS_PER_FLOP)
+    first = networks(phone)
+    has = [block for block in SPACE.network(ARCHITECTURES[0]).blocks if is_timed(block)]
+    first.table = replace(
+        first.table, entries={b: e for b, e in first.table.entries.items() if b not in has}
+    )
+    lacking = first.table
+    first.measure(ARCHITECTURES[:1])
+    found = {block: first.table.entries[block] for block in has}
+    phone.canary_ns = 1500  # a faster clock, to which all that is timed together is brought
+    again = networks(phone)
+    again.table = lacking
+    assert not any(block in again.table.entries for block in has)
+    others = [SPACE.sample(np.random.default_rng(seed)) for seed in range(10, 40)]
+    again.measure([*ARCHITECTURES[:1], *others])
+    assert {block: again.table.entries[block] for block in has} == found
