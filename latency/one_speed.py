@@ -25,13 +25,18 @@ def at_one_speed(
     without a canary is taken as it is.
     """
     keys = measurements.keys() if usual is None else measurements.keys() & set(usual)
-    canaries = [measurements[key].canary_ns for key in keys]
-    known = [canary_ns for canary_ns in canaries if canary_ns is not None]
-    usual_ns = statistics.median(known) if known else None
-    return {key: _entry(item, usual_ns) for key, item in measurements.items()}
+    usual_ns = usual_canary_ns(measurements[key] for key in keys)
+    return {key: at_speed(item, usual_ns) for key, item in measurements.items()}
 
 
-def _entry(item: Measurement, usual_ns: float | None) -> Entry:
+def usual_canary_ns(measurements: Iterable[Measurement]) -> float | None:
+    """What the canary took beside the middle one of them; `None` where it stood beside none."""
+    known = [item.canary_ns for item in measurements if item.canary_ns is not None]
+    return statistics.median(known) if known else None
+
+
+def at_speed(item: Measurement, usual_ns: float | None) -> Entry:
+    """A measurement as it had been, had the canary taken `usual_ns`; as it is for `None`."""
     factor = 1.0
     if usual_ns is not None and item.canary_ns is not None:
         factor = usual_ns / item.canary_ns

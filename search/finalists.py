@@ -9,6 +9,7 @@ from ..devices.convert import SUFFIXES
 from ..devices.device import Setup
 from ..devices.measurement import Measurement
 from ..latency.counts import network_counts
+from ..latency.one_speed import at_speed
 from ..latency.table import LatencyTable
 from .aim import Aim
 from .correcting import Chosen
@@ -49,9 +50,15 @@ class Trained:
 
 
 def finalist(
-    trained: Trained, measured: Measurement, space: SearchSpace, table: LatencyTable, folder: Path
+    trained: Trained,
+    measured: Measurement,
+    usual_canary_ns: float | None,
+    space: SearchSpace,
+    table: LatencyTable,
+    folder: Path,
 ) -> Finalist:
     """All that is told of a finalist; its files relative to the search's `folder`."""
+    at_usual = at_speed(measured, usual_canary_ns)
     landed, chosen = trained.landed, trained.landed.chosen
     network = space.network(landed.architecture)
     predicted = table.network(network)
@@ -71,9 +78,10 @@ def finalist(
         low_ms=predicted.low_ms,
         high_ms=predicted.high_ms,
         prediction_source=predicted.source,
-        measured_ms=measured.median_ms,
-        measured_low_ms=measured.low_ms,
-        measured_high_ms=measured.high_ms,
+        measured_ms=at_usual.median_ms,
+        measured_low_ms=at_usual.low_ms,
+        measured_high_ms=at_usual.high_ms,
+        raw_ms=measured.median_ms,
         verdict=measured.verdict.kind,
         verdict_reasons=measured.verdict.reasons,
         validation_accuracy=trained.retrained.validation_accuracy,

@@ -16,7 +16,7 @@ from ..devices.measurement import Measurement
 from ..latency.blocks import Block
 from ..latency.calibration import is_timed
 from ..latency.document import read_document, write_document
-from ..latency.one_speed import at_one_speed
+from ..latency.one_speed import at_speed, usual_canary_ns
 from ..latency.profile import Request, profile
 from ..latency.store import Store
 from ..latency.subject import ModelFile, subject_id, subject_to_json
@@ -57,7 +57,8 @@ class Networks:
     Blocks of these networks that `table` only interpolates are timed in the same rounds; `table`
     holds them from then on. `path` keeps what each network and block was found to take: a search
     that goes on after a kill decides by the very same numbers, though the store may hold more
-    rounds by then.
+    rounds by then. All are brought to one speed, `usual_canary_ns`: that of the middle one of what
+    the store held when the first of them were timed.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Networks:
         self._about = {"setup": table.setup.key, "space": space.name}
         self._known: dict[Architecture, Timed] = {}
         self._blocks: dict[Block, Entry] = {}
+        self.usual_canary_ns: float | None = None
         self._read()
 
     def measure(self, architectures: Iterable[Architecture]) -> dict[Architecture, Timed]:
@@ -107,7 +109,13 @@ class Networks:
             )
             for (model, _), cause in found.failures.items():
                 raise DeviceError(f"{model} could not be timed: {cause}")
-            timed = at_one_speed(found.measurements)
+            if not (self._known or self._blocks):
+                stored = self._store.all_measurements(self.table.setup)
+                self.usual_canary_ns = usual_canary_ns(stored.values())
+            timed = {
+                key: at_speed(measured, self.usual_canary_ns)
+                for key, measured in found.measurements.items()
+            }
             for item in new:
                 entry = timed[subject_id(networks[item]), 0]
                 self._known[item] = Timed(entry.median_ms, entry.low_ms, entry.high_ms)
@@ -128,10 +136,9 @@ class Networks:
             return
         body = read_document(self._path, KIND, VERSION)
         try:
-            about, blocks = (
-                body["about"],
-                entries_by_block(_ENTRIES.validate_python(body["blocks"])),
-            )
+            about = body["about"]
+            usual_ns = _NANOSECONDS.validate_python(body["usual_canary_ns"])
+            blocks = entries_by_block(_ENTRIES.validate_python(body["blocks"]))
             known = {
                 Architecture.from_json(row["architecture"]): _TIMED.validate_python(row["timed"])
                 for row in body["networks"]
@@ -145,7 +152,7 @@ class Networks:
                 f"{self._path} holds networks of {about}, not of {self._about}. Choose another "
                 "--output, or delete that folder."
             )
-        self._known, self._blocks = known, blocks
+        self._known, self._blocks, self.usual_canary_ns = known, blocks, usual_ns
 
     def _write(self) -> None:
         networks: list[dict[str, Any]] = [
@@ -156,10 +163,16 @@ class Networks:
             {"block": subject_to_json(block), **asdict(entry)}
             for block, entry in self._blocks.items()
         ]
-        body = {"about": self._about, "networks": networks, "blocks": blocks}
+        body = {
+            "about": self._about,
+            "usual_canary_ns": self.usual_canary_ns,
+            "networks": networks,
+            "blocks": blocks,
+        }
         write_document(self._path, KIND, VERSION, body)
 
 
+_NANOSECONDS: TypeAdapter[float | None] = TypeAdapter(float | None)
 _TIMED = TypeAdapter(Timed)
 _ENTRIES = TypeAdapter(list[EntryBody])
 

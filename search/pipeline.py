@@ -146,7 +146,12 @@ class Search:
             )
         finalists = tuple(
             finalist(
-                item, measured[str(item.landed.folder)], self.space, networks.table, self.folder
+                item,
+                measured[str(item.landed.folder)],
+                networks.usual_canary_ns,
+                self.space,
+                networks.table,
+                self.folder,
             )
             for item in trained
         )

@@ -29,7 +29,9 @@ class Finalist:
 
     `kind` and `target_ms` are what it was searched for. `low_ms` to `high_ms` is the prediction's
     90 % interval, `measured_low_ms` to `measured_high_ms` the 95 % interval of the measured median
-    of the exported file, which the search never saw. `searched_choices` had `supernet_accuracy`
+    of the exported file, which the search never saw: at the speed that the device usually had while
+    its table was made, as the canary tells; `raw_ms` is what it took as the clock stood, `None`
+    where older results don't tell. `searched_choices` had `supernet_accuracy`
     during the search, before widths were scaled; `corrections` counts how often the model was
     corrected by measurements on the way. `block_ms` are the blocks' shares of the prediction, in
     the network's order. Files are relative to the search's folder.
@@ -61,6 +63,7 @@ class Finalist:
     block_ms: tuple[float, ...]
     onnx_file: str
     tflite_file: str
+    raw_ms: float | None = None
 
     @property
     def inside(self) -> bool:
