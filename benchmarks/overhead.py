@@ -5,9 +5,8 @@ sum of a random number for each option as accuracy, a cost model of operation co
 Only the calls that ask and tell are timed, one architecture at a time (pymoo: a generation), by
 the processor's time of this process, which neighbours on the machine change little. Ours draw
 within the median latency, each architecture once (REINFORCE and the LSTMs: from all, again and
-again; NSGA-II: from all); the
-others know no limit: Optuna's TPE and random sampler see accuracy alone, both NSGA-II both
-objectives.
+again; NSGA-II: from all); the others know no limit: Optuna's TPE and random sampler see accuracy
+alone, both NSGA-II both objectives.
 
 All take turns in each repeat, in another order each time. A row has the mean over the first 100,
 1000, ... evaluations of a run: the median, least and most of the repeats.

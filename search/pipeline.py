@@ -59,9 +59,9 @@ class Search:
     """One search: what it runs on, and the folder that it resumes from.
 
     `space` is what `recipes.spaces.space_of` gives for address and scale. The recipe's settings are
-    those that weights are trained with, seed included. `workers` threads
-    read training images; their number changes nothing in the result. Shared weights, and networks
-    on their own, are trained on `training_device`.
+    those that weights are trained with, seed included. `workers` threads read training images;
+    their number changes nothing in the result. Shared weights, and networks on their own, are
+    trained on `training_device`.
     """
 
     recipe: Recipe

@@ -18,7 +18,7 @@ from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..space import SearchSpace
 from .breeding import Rows, changed, crossed
-from .constrained import ConstrainedStrategy
+from .constrained import BudgetedStrategy
 from .front import front_of
 from .strategy import Evaluation, rank
 from .surrogate import Candidates, Surrogate, warped
@@ -39,7 +39,7 @@ FEWEST = 4
 """Evaluations that one look at the process proposes: this share of those there are, or so many."""
 
 
-class Bayesian(ConstrainedStrategy):
+class Bayesian(BudgetedStrategy):
     """Evaluates what is expected to improve most, and learns from it.
 
     Within `target_ms` that is the expected improvement over the most accurate so far. Without a
@@ -71,13 +71,6 @@ class Bayesian(ConstrainedStrategy):
         self.first = first
         if budget < 1 or first < 2:
             raise UsageError("a Bayesian search needs a budget, and at least two to begin with")
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent, or there was nothing new to propose."""
-        if self._queue or self._pending:
-            return False
-        return self._exhausted or len(self.evaluations) >= self.budget
 
     def front(self) -> list[Evaluation]:
         """The evaluations that no other one beats, from the fastest to the most accurate."""

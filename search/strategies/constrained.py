@@ -174,3 +174,16 @@ class ConstrainedStrategy(Strategy):
             )
         self._exhausted = bool(state["exhausted"])
         self._visited = {tuple(choices) for choices in state["visited"]}
+
+
+class BudgetedStrategy(ConstrainedStrategy):
+    """One that ends after `budget` evaluations, or where it finds nothing new."""
+
+    budget: int
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent, or there was nothing new to ask for."""
+        if self._queue or self._pending:
+            return False
+        return self._exhausted or len(self.evaluations) >= self.budget

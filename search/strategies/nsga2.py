@@ -13,13 +13,13 @@ from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..space import SearchSpace
 from .breeding import TRIES_PER_CHILD, Rows, crossed, redrawn
-from .constrained import ConstrainedStrategy
+from .constrained import BudgetedStrategy
 from .front import crowding, dominance_ranks, front_of
 from .regularised_evolution import scaled_population
 from .strategy import Evaluation
 
 
-class Nsga2(ConstrainedStrategy):
+class Nsga2(BudgetedStrategy):
     """Generations of children; the fronts of parents and children that survive are the next ones.
 
     Parents win a tournament of two, by front and, within one, by crowding distance. A child takes
@@ -61,13 +61,6 @@ class Nsga2(ConstrainedStrategy):
         # Indices of evaluations, and how many of these the members were chosen from.
         self._members: list[int] = []
         self._considered = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent, or nothing new could be bred or drawn."""
-        if self._queue or self._pending:
-            return False
-        return self._exhausted or len(self.evaluations) >= self.budget
 
     def front(self) -> list[Evaluation]:
         """The evaluations that no other one beats, from the fastest to the most accurate."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..space import SearchSpace
-from .constrained import ConstrainedStrategy
+from .constrained import BudgetedStrategy
 
 
-class RandomSearch(ConstrainedStrategy):
+class RandomSearch(BudgetedStrategy):
     """Uniform choices, rejected above `target_ms` (`None`: no limit), without replacement.
 
     `budget` is the number of evaluations. A space that has fewer architectures within the target
@@ -31,13 +31,6 @@ class RandomSearch(ConstrainedStrategy):
     ) -> None:
         super().__init__(space, cost, target_ms, seed, also)
         self.budget = budget
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent, or there was nothing more to draw."""
-        if self._queue or self._pending:
-            return False
-        return self._exhausted or len(self.evaluations) >= self.budget
 
     def _propose(self, count: int) -> list[tuple[int, ...]]:
         left = self.budget - len(self._visited)

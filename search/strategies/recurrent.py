@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ...devices.errors import UsageError
 from ..space import Architecture, SearchSpace
 from .recurrent_policy import ClippedPolicy, RecurrentPolicy
-from .reward import RewardKind, reward_of
-from .strategy import Evaluation, Strategy
+from .reward import RewardKind
+from .rewarded import RewardedStrategy
+from .strategy import Evaluation
 
 
-class RecurrentStrategy(Strategy):
+class RecurrentStrategy(RewardedStrategy):
     """What both searches have: a step asks for `per_step` architectures, then moves the policy.
 
     The reward joins accuracy and latency as TuNAS's or MnasNet's does; the papers reward accuracy
@@ -35,26 +32,16 @@ class RecurrentStrategy(Strategy):
         strength: float,
         seed: int,
     ) -> None:
-        super().__init__(space, seed)
-        if steps < 1 or per_step < 1:
-            raise UsageError("a search needs at least one step, and one architecture in each")
-        self.target_ms = target_ms
-        self.steps = steps
-        self.per_step = per_step
-        self.reward = reward
-        self.strength = strength
-        self.policy = policy
-        self._rewards([])
-
-    @property
-    def step(self) -> int:
-        """Steps made so far."""
-        return self.policy.step
-
-    @property
-    def done(self) -> bool:
-        """Whether all steps were made."""
-        return self.step >= self.steps
+        super().__init__(
+            space,
+            target_ms,
+            steps=steps,
+            per_step=per_step,
+            reward=reward,
+            strength=strength,
+            seed=seed,
+        )
+        self.policy: RecurrentPolicy = policy
 
     def best(self) -> Architecture:
         """The most rewarded architecture that was evaluated; of equal ones the fastest.
@@ -74,27 +61,11 @@ class RecurrentStrategy(Strategy):
         """The policy's entropy in nats, estimated, and the strength b of the reward."""
         return {"policy_entropy": self.policy.entropy(), "strength": self.strength}
 
-    def _propose(self, count: int) -> list[tuple[int, ...]]:
-        told = len(self.evaluations) - self.step * self.per_step
-        left = self.per_step - told - len(self._pending) - len(self._queue)
-        if self.done or left <= 0:
-            return []
-        return self.policy.sample(min(count, left), self._random)
-
     def _learn(self, told: list[Evaluation]) -> None:
         super()._learn(told)
         batch = self.evaluations[self.step * self.per_step :]
         if len(batch) == self.per_step:
             self.policy.update([item.choices for item in batch], self._rewards(batch))
-
-    def _rewards(self, batch: Sequence[Evaluation]) -> NDArray[np.float64]:
-        return reward_of(
-            self.reward,
-            [item.accuracy for item in batch],
-            [item.latency_ms for item in batch],
-            self.target_ms,
-            self.strength,
-        )
 
     def _own_state(self) -> dict[str, Any]:
         return self.policy.state()

@@ -11,14 +11,14 @@ from ...latency.cost import CostModel
 from ...latency.limits import Limit
 from ..space import SearchSpace
 from .breeding import TRIES_PER_CHILD, Rows, changed
-from .constrained import ConstrainedStrategy
+from .constrained import BudgetedStrategy
 from .strategy import rank
 
 POPULATION = 100
 SAMPLE_SHARE = 0.25
 
 
-class RegularisedEvolution(ConstrainedStrategy):
+class RegularisedEvolution(BudgetedStrategy):
     """The best of a random sample of the population has a child; the oldest member dies.
 
     A child differs from its parent in one choice. The paper allows it to be known already; here,
@@ -52,13 +52,6 @@ class RegularisedEvolution(ConstrainedStrategy):
             raise UsageError("budget, population and sample of an evolution must be at least 1")
         if population is not None and self.sample > population:
             raise UsageError(f"a sample of {self.sample} exceeds the population of {population}")
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent, or nothing new could be bred or drawn."""
-        if self._queue or self._pending:
-            return False
-        return self._exhausted or len(self.evaluations) >= self.budget
 
     def _propose(self, count: int) -> list[tuple[int, ...]]:
         """The first population at random; once all of it was told about, children."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from ...devices.errors import UsageError
 from ..space import Architecture, SearchSpace
 from .policy import Policy
-from .reward import RewardKind, holding_strength, reward_of
-from .strategy import Evaluation, Strategy
+from .reward import RewardKind, holding_strength
+from .rewarded import RewardedStrategy
+from .strategy import Evaluation
 
 CHECKS = 20
 """How often a search looks whether its reward holds the target: after each 5 % of its steps."""
@@ -24,7 +24,7 @@ WARNED_BEYOND = 0.01
 """Share of the target by which the reward's maximum may miss it without a warning."""
 
 
-class Reinforce(Strategy):
+class Reinforce(RewardedStrategy):
     """Samples every choice from its own softmax, and raises what was rewarded above average.
 
     A step asks for `per_step` architectures; when all are told about, the `Policy` is updated once
@@ -64,39 +64,29 @@ class Reinforce(Strategy):
         hold_within: float | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(space, seed)
-        if steps < 1 or per_step < 1:
-            raise UsageError("a search needs at least one step, and one architecture in each")
+        super().__init__(
+            space,
+            target_ms,
+            steps=steps,
+            per_step=per_step,
+            reward=reward,
+            strength=strength,
+            seed=seed,
+        )
         if hold_within is not None and not (reward == "absolute" and 0 < hold_within < 1):
             raise UsageError(
                 "the absolute reward can hold a target, within a share between 0 and 1; "
                 f"{hold_within} of the {reward} reward was asked for"
             )
-        self.target_ms = target_ms
-        self.steps = steps
-        self.per_step = per_step
-        self.reward = reward
-        self.strength = strength
         self.hold_within = hold_within
-        self.policy = Policy(
+        self.policy: Policy = Policy(
             space.option_counts, learning_rate=learning_rate, delay=delay, best_share=best_share
         )
-        self._rewards([])
-
-    @property
-    def step(self) -> int:
-        """Steps made so far."""
-        return self.policy.step
 
     @property
     def logits(self) -> list[NDArray[np.float64]]:
         """The policy's, for each choice."""
         return self.policy.logits
-
-    @property
-    def done(self) -> bool:
-        """Whether all steps were made."""
-        return self.step >= self.steps
 
     def best(self) -> Architecture:
         """The most probable option of every choice, made canonical."""
@@ -164,13 +154,6 @@ class Reinforce(Strategy):
         if wanted > -self.strength:
             self.change_strength(-wanted)
 
-    def _propose(self, count: int) -> list[tuple[int, ...]]:
-        told = len(self.evaluations) - self.step * self.per_step
-        left = self.per_step - told - len(self._pending) - len(self._queue)
-        if self.done or left <= 0:
-            return []
-        return self.policy.sample(min(count, left), self._random)
-
     def _learn(self, told: list[Evaluation]) -> None:
         super()._learn(told)
         batch = self.evaluations[self.step * self.per_step :]
@@ -179,15 +162,6 @@ class Reinforce(Strategy):
             active = [self.space.active(choices) for choices in sampled]
             self.policy.update(sampled, active, self._rewards(batch), self.step / self.steps)
             self._adapt()
-
-    def _rewards(self, batch: Sequence[Evaluation]) -> NDArray[np.float64]:
-        return reward_of(
-            self.reward,
-            [item.accuracy for item in batch],
-            [item.latency_ms for item in batch],
-            self.target_ms,
-            self.strength,
-        )
 
     def _own_state(self) -> dict[str, Any]:
         return {"strength": self.strength, **self.policy.state()}
