@@ -22,7 +22,7 @@ from .recipes.task import Task
 from .space import Architecture
 from .strategies.constrained import ConstrainedStrategy
 from .strategies.random_search import RandomSearch
-from .strategies.reinforce import Reinforce
+from .strategies.reinforce import WARNED_BEYOND, Reinforce
 from .strategies.strategy import Strategy
 from .trajectory import Trajectory
 
@@ -112,6 +112,14 @@ class AimedSearch:
             )
         if not self.aim.lands(task.space):
             architecture = scaled(task, architecture, self.grid)
+        latency_ms = float(task.cost.latency_ms(task.space.encode([architecture]))[0])
+        excess = latency_ms / self.aim.target_ms - 1
+        if excess > WARNED_BEYOND and not self.aim.lands(task.space):
+            self._warn(
+                f"training chose an architecture of {latency_ms:.4g} ms, {excess:.1%} above the "
+                f"target of {self.aim.target_ms:.4g} ms: accuracy outweighed latency. Where the "
+                "recipe has a reward, a stronger one holds it: --set train.strength=-0.5."
+            )
         return Offer(architecture, {architecture: self._accuracy(architecture)})
 
     def _run(
@@ -142,8 +150,11 @@ class AimedSearch:
                     accuracies[preferred] = self._accuracy(preferred)
         warning = strategy.warning() if isinstance(strategy, Reinforce) else None
         if warning is not None:
-            self.progress.console.print(warning, markup=False, highlight=False)
+            self._warn(warning)
         return Offer(preferred, accuracies), count
+
+    def _warn(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False)
 
     def _accuracy(self, architecture: Architecture) -> float:
         if architecture not in self._known:

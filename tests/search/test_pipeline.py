@@ -237,11 +237,15 @@ def test_a_recipe_that_chooses_by_training_trains_for_each_budget(data, tmp_path
     assert reported("mobile", tmp_path, monkeypatch).trajectory.empty
 
 
-def test_a_recipe_that_knows_no_target_ends_with_what_it_found(data, tmp_path):
-    aims = (Aim(at("nasbench201", 0.05)),)
+@pytest.mark.parametrize(("share", "warned"), [(0.02, True), (1.0, False)])
+def test_a_recipe_that_knows_no_target_ends_with_what_it_found(
+    share, warned, data, tmp_path, capsys
+):
+    aims = (Aim(at("nasbench201", share)),)
     result = search(
         "nasbench201", data, tmp_path, aims=aims, recipe=short("darts", None), random_search=False
     )
+    assert ("above the target" in " ".join(capsys.readouterr().out.split())) == warned
     (winner,) = result.finalists
     assert winner.strategy == "darts" and winner.corrections == 0
     assert winner.meets_target == (winner.measured_ms <= aims[0].target_ms)
