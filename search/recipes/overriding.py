@@ -124,11 +124,11 @@ def _of_function(function: Callable[..., Any] | None) -> dict[str, Any]:
 def _parameters(
     function: Callable[..., Any], types: Mapping[str, Any], *, keyword_only: bool
 ) -> dict[str, Any]:
-    """Types of the parameters that have defaults."""
+    """Types of the parameters that are given by name, or have defaults."""
     return {
         name: types.get(name, Any)
         for name, item in inspect.signature(function).parameters.items()
-        if item.default is not item.empty and (not keyword_only or item.kind is item.KEYWORD_ONLY)
+        if item.kind is item.KEYWORD_ONLY or (not keyword_only and item.default is not item.empty)
     }
 
 

@@ -61,16 +61,22 @@ def coarse_to_fine(task: Task, **options: Any) -> CoarseToFine:
     return CoarseToFine(task.space, task.cost, task.target_ms, also=task.also, **options)
 
 
-def lstm_reinforce(task: Task, **options: Any) -> LstmReinforce:
-    """An LSTM taught by REINFORCE, as in NAS-RL and ENAS; the most rewarded architecture."""
+def lstm_reinforce(task: Task, *, steps: int = 120, **options: Any) -> LstmReinforce:
+    """An LSTM taught by REINFORCE, as in NAS-RL and ENAS; the most rewarded architecture.
+
+    How many steps is ours.
+    """
     _keeps_latency_alone(task)
-    return LstmReinforce(task.space, task.target_ms, seed=task.seed, **options)
+    return LstmReinforce(task.space, task.target_ms, steps=steps, seed=task.seed, **options)
 
 
-def lstm_ppo(task: Task, **options: Any) -> LstmPpo:
-    """An LSTM taught by PPO, as in NASNet (Zoph et al. 2018); the most rewarded architecture."""
+def lstm_ppo(task: Task, *, steps: int = 120, **options: Any) -> LstmPpo:
+    """An LSTM taught by PPO, as in NASNet (Zoph et al. 2018); the most rewarded architecture.
+
+    How many steps is ours.
+    """
     _keeps_latency_alone(task)
-    return LstmPpo(task.space, task.target_ms, seed=task.seed, **options)
+    return LstmPpo(task.space, task.target_ms, steps=steps, seed=task.seed, **options)
 
 
 def reinforce(

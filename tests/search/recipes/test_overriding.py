@@ -10,6 +10,8 @@ from latkit.search.recipes.strategies import STRATEGIES, with_strategy
 from latkit.search.settings import RETRAINING_SETTINGS
 from latkit.search.spaces import SMALL_IMAGES, Scale
 
+REWARDED = {"reinforce", "lstm_reinforce", "lstm_ppo"}
+
 
 def overridden(recipe, *assignments):
     return override(RECIPES[recipe], RETRAINING_SETTINGS, assignments)
@@ -50,6 +52,30 @@ def test_a_strategys_options_are_its_classs_whoever_the_recipe_is_of():
         ["strategy.steps=9", "strategy.reward=soft"],
     )
     assert found.recipe.strategy.keywords == {"steps": 9, "reward": "soft"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_a_recipe_sets_of_its_parts_can_be_set(name):
+    recipe = RECIPES[name]
+    for part, function in (("train", recipe.train), ("strategy", recipe.strategy)):
+        for option, value in getattr(function, "keywords", {}).items():
+            text = "none" if value is None else str(value)
+            found = override(recipe, RETRAINING_SETTINGS, [f"{part}.{option}={text}"]).recipe
+            assert getattr(found, part).keywords[option] == value
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_how_long_each_strategy_searches_can_be_set(strategy):
+    chosen = with_strategy(RECIPES["quick"], strategy)
+    name = {
+        "evolution": "rounds",
+        "reinforce": "steps",
+        "lstm_reinforce": "steps",
+        "lstm_ppo": "steps",
+    }
+    option = name.get(strategy, "budget")
+    found = override(chosen, RETRAINING_SETTINGS, [f"strategy.{option}=7"])
+    assert found.recipe.strategy.keywords == {option: 7}
 
 
 def test_a_scale_is_set_field_by_field():
