@@ -66,6 +66,7 @@ TORCH_MODULES = {
     "search/trainers/controlled.py",
     "search/trainers/joint.py",
     "search/trainers/path_dropout.py",
+    "search/trainers/rewarded.py",
     "search/trainers/sandwich.py",
     "search/trainers/single_path.py",
     "search/trainers/supernet.py",

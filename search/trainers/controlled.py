@@ -17,17 +17,17 @@ from ...latency.cost import CostModel
 from ..data import Dataset
 from ..distributed import gathered
 from ..learning import learn
-from ..loading import Ahead, Batch, ValidationLoader
+from ..loading import Batch
 from ..recalibration import SupernetEvaluator
 from ..space import Architecture
-from ..strategies.lstm import Floats
 from ..strategies.recurrent_policy import RecurrentPolicy
-from ..strategies.reward import RewardKind, reward_of
+from ..strategies.reward import RewardKind
 from ..strategies.strategy import Evaluation
 from ..supernet import Supernet
+from .rewarded import RewardedTraining
 
 
-class Controlled:
+class Controlled(RewardedTraining):
     """ENAS's search: an epoch for the weights, then some steps for the controller.
 
     After each epoch the controller makes `controller_steps` updates, each by `per_step` sampled
@@ -45,9 +45,6 @@ class Controlled:
     `RecurrentPolicy`'s. Raises `UnreachableTargetError` at once where no architecture is fast
     enough.
     """
-
-    own_statistics = True
-    """Processes train different architectures, whose statistics have nothing in common."""
 
     def __init__(
         self,
@@ -73,8 +70,9 @@ class Controlled:
         seed: int = 0,
         workers: int = 1,
     ) -> None:
-        cost.require_reachable(target_ms)
-        reward_of(reward, [], [], target_ms, strength)
+        super().__init__(
+            supernet, data, cost, target_ms, reward=reward, strength=strength, workers=workers
+        )
         if min(controller_steps, per_step, derived) < 1:
             raise UsageError(
                 "a controller needs at least one step after an epoch, one architecture in each "
@@ -82,18 +80,11 @@ class Controlled:
             )
         if len(data.validation) < 2:
             raise UsageError("an architecture is scored on at least two validation images")
-        self.supernet = supernet
-        self.data = data
-        self.cost = cost
-        self.target_ms = target_ms
-        self.reward: RewardKind = reward
-        self.strength = strength
         self.controller_steps = controller_steps
         self.per_step = per_step
         self.derived = derived
         self.seed = seed
-        self.workers = workers
-        self.policy = RecurrentPolicy(
+        self.policy: RecurrentPolicy = RecurrentPolicy(
             supernet.space.choices,
             hidden=hidden,
             layers=layers,
@@ -106,8 +97,6 @@ class Controlled:
             skip_weight=skip_weight,
             seed=seed,
         )
-        self.evaluations: list[Evaluation] = []
-        self._scoring: tuple[ValidationLoader, Ahead] | None = None
 
     def __call__(self, batch: Batch) -> float:
         """Sample an architecture, and learn from a batch; returns its loss."""
@@ -116,10 +105,7 @@ class Controlled:
         return learn(batch.loss(self.supernet(batch.inputs, architecture)))
 
     def after_step(self, batch: Batch) -> None:
-        """At the end of an epoch, teach the controller.
-
-        `evaluations` then holds what its architectures, as sampled, were found to be worth.
-        """
+        """At the end of an epoch, teach the controller."""
         if not batch.ends_epoch:
             return
         random = batch.own_random()
@@ -136,27 +122,10 @@ class Controlled:
         rewards = self._rewards(accuracies, self._latencies_ms(found))
         return found[int(rewards.argmax())]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The controller and its baseline, and the settings that it learns under."""
-        return {"settings": self._settings(), "policy": self.policy.state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a state that `state_dict` gave; `UsageError` where it is of other settings."""
-        own, found = self._settings(), state["settings"]
-        differing = [name for name in own if own[name] != found.get(name)]
-        if differing:
-            raise UsageError(
-                f"the saved search has another {', '.join(differing)}. Delete its checkpoint, or "
-                "choose another place for this one."
-            )
-        self.policy.load_state(state["policy"])
-
     def _settings(self) -> dict[str, Any]:
         policy = self.policy
         return {
-            "target": self.target_ms,
-            "reward": self.reward,
-            "strength": self.strength,
+            **super()._settings(),
             "controller_steps": self.controller_steps,
             "per_step": self.per_step,
             "tanh_constant": policy.controller.tanh_constant,
@@ -174,7 +143,9 @@ class Controlled:
         sampled = [self.supernet.space.architecture(row) for row in rows]
         first = self.policy.step * self.per_step
         accuracies = [
-            self._accuracy(architecture, self._scoring_batch(batch, first + number))
+            self._accuracy(
+                architecture, self._scoring_batch(batch, len(batch.labels), first + number)
+            )
             for number, architecture in enumerate(sampled)
         ]
         latencies_ms = self._latencies_ms(sampled)
@@ -191,17 +162,3 @@ class Controlled:
     def _accuracy(self, architecture: Architecture, scoring: Batch) -> float:
         logits = self.supernet(scoring.inputs, architecture)
         return float((logits.argmax(1) == scoring.labels).double().mean())
-
-    def _scoring_batch(self, batch: Batch, number: int) -> Batch:
-        """The validation images of an architecture; those of the next ones are read meanwhile."""
-        loader = ValidationLoader(self.data, len(batch.labels), batch.seed, self.workers)
-        if self._scoring is None or self._scoring[0] != loader:
-            self._scoring = loader, Ahead(loader)
-        return self._scoring[1].batch(number).to(batch.inputs)
-
-    def _latencies_ms(self, architectures: list[Architecture]) -> list[float]:
-        encoded = self.supernet.space.encode(architectures)
-        return [float(value) for value in self.cost.latency_ms(encoded)]
-
-    def _rewards(self, accuracies: list[float], latencies_ms: list[float]) -> Floats:
-        return reward_of(self.reward, accuracies, latencies_ms, self.target_ms, self.strength)

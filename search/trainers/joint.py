@@ -23,14 +23,15 @@ from ..choices import SKIP
 from ..data import Dataset
 from ..distributed import gathered
 from ..learning import learn
-from ..loading import Ahead, Batch, ValidationLoader
+from ..loading import Batch
 from ..settings import TrainingSettings
 from ..space import Architecture, SearchSpace
 from ..strategies.policy import Policy
-from ..strategies.reward import RewardKind, reward_of
+from ..strategies.reward import RewardKind
 from ..strategies.strategy import Evaluation
 from ..supernet import Supernet
 from ..training import Progress
+from .rewarded import RewardedTraining
 from .supernet import train_supernet
 
 
@@ -66,7 +67,7 @@ class Draw:
     counted: tuple[bool, ...]
 
 
-class Joint:
+class Joint(RewardedTraining):
     """TuNAS's search: a step trains an architecture, scores it, and moves the policy.
 
     Warm-up replaces each choice of an operation, and each one of a width, with a probability that
@@ -82,9 +83,6 @@ class Joint:
     Raises `UsageError` where a warm-up outlasts the policy's delay, `UnreachableTargetError` where
     no architecture is that fast.
     """
-
-    own_statistics = True
-    """Processes train different architectures, whose statistics have nothing in common."""
 
     def __init__(
         self,
@@ -103,8 +101,9 @@ class Joint:
         scoring_batches: int = 4,
         workers: int = 1,
     ) -> None:
-        cost.require_reachable(target_ms)
-        reward_of(reward, [], [], target_ms, strength)
+        super().__init__(
+            supernet, data, cost, target_ms, reward=reward, strength=strength, workers=workers
+        )
         for name, share in (("operation", operation_warmup), ("filter", filter_warmup)):
             if not 0 <= share <= delay:
                 raise UsageError(
@@ -118,22 +117,13 @@ class Joint:
                 f"{len(data.validation)} validation images are too few to score {per_step} "
                 "architectures a step: each needs two of them at least"
             )
-        self.supernet = supernet
-        self.data = data
-        self.cost = cost
-        self.target_ms = target_ms
-        self.reward: RewardKind = reward
-        self.strength = strength
         self.operation_warmup = operation_warmup
         self.filter_warmup = filter_warmup
         self.per_step = per_step
         self.scoring_batches = scoring_batches
-        self.workers = workers
-        self._scoring: tuple[ValidationLoader, Ahead] | None = None
         space = supernet.space
-        self.policy = Policy(space.option_counts, learning_rate=learning_rate, delay=delay)
+        self.policy: Policy = Policy(space.option_counts, learning_rate=learning_rate, delay=delay)
         self.draws: list[Draw] = []
-        self.evaluations: list[Evaluation] = []
         self._warm_options = tuple(
             _warm_option(space, index) for index in range(len(space.choices))
         )
@@ -159,13 +149,10 @@ class Joint:
         return total
 
     def after_step(self, batch: Batch) -> None:
-        """Score what the step has trained, and update the policy.
-
-        `evaluations` then holds what the step's architectures, as sampled, were found to be worth.
-        """
+        """Score what the step has trained, and update the policy."""
         space = self.supernet.space
         sampled = [space.architecture(draw.sampled) for draw in self.draws]
-        latencies_ms = self.cost.latency_ms(space.encode(sampled)).tolist()
+        latencies_ms = self._latencies_ms(sampled)
         accuracies = self._accuracies(batch)
         self.evaluations = [
             Evaluation(architecture, draw.sampled, accuracy, latency_ms)
@@ -173,7 +160,7 @@ class Joint:
                 sampled, self.draws, accuracies, latencies_ms, strict=True
             )
         ]
-        rewards = reward_of(self.reward, accuracies, latencies_ms, self.target_ms, self.strength)
+        rewards = self._rewards(accuracies, latencies_ms)
         sampled_rows = np.array([draw.sampled for draw in self.draws])
         counted = np.array([draw.counted for draw in self.draws])
         own = torch.from_numpy(np.column_stack([sampled_rows, counted, rewards]))
@@ -196,26 +183,9 @@ class Joint:
             for row, taken in zip(sampled, replaced.tolist(), strict=True)
         ]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The policy, and the settings that it is learned under."""
-        return {"settings": self._settings(), "policy": self.policy.state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a state that `state_dict` gave; `UsageError` where it is of other settings."""
-        own, found = self._settings(), state["settings"]
-        differing = [name for name in own if own[name] != found.get(name)]
-        if differing:
-            raise UsageError(
-                f"the saved search has another {', '.join(differing)}. Delete its checkpoint, or "
-                "choose another place for this one."
-            )
-        self.policy.load_state(state["policy"])
-
     def _settings(self) -> dict[str, Any]:
         return {
-            "target": self.target_ms,
-            "reward": self.reward,
-            "strength": self.strength,
+            **super()._settings(),
             "learning_rate": self.policy.learning_rate,
             "delay": self.policy.delay,
             "operation_warmup": self.operation_warmup,
@@ -252,21 +222,14 @@ class Joint:
     @torch.no_grad()
     def _accuracies(self, batch: Batch) -> list[float]:
         """For each draw the share of its validation images that it classifies correctly."""
-        scoring = self._scoring_batch(batch)
+        size = self.scoring_batches * len(batch.labels)
+        scoring = self._scoring_batch(batch, size, batch.step)
         inputs, labels = scoring.inputs, scoring.labels
         found = []
         for draw, images in zip(self.draws, _parts(len(labels), self.per_step), strict=True):
             logits = self.supernet(inputs[images], draw.architecture, averaged=draw.averaged)
             found.append((logits.argmax(1) == labels[images]).double().mean().item())
         return found
-
-    def _scoring_batch(self, batch: Batch) -> Batch:
-        """The validation images of a step; those of the next ones are read meanwhile."""
-        size = self.scoring_batches * len(batch.labels)
-        loader = ValidationLoader(self.data, size, batch.seed, self.workers)
-        if self._scoring is None or self._scoring[0] != loader:
-            self._scoring = loader, Ahead(loader)
-        return self._scoring[1].batch(batch.step).to(batch.inputs)
 
 
 def train_jointly(
