@@ -3,10 +3,10 @@
 Strategies of ours beside Optuna's and pymoo's, on the same spaces with the same free objective: a
 sum of a random number for each option as accuracy, a cost model of operation counts as latency.
 Only the calls that ask and tell are timed, one architecture at a time (pymoo: a generation), by
-the processor's time of this process, which neighbours on the machine change little. Ours draw
-within the median latency, each architecture once (REINFORCE and the LSTMs: from all, again and
-again; NSGA-II: from all); the others know no limit: Optuna's TPE and random sampler see accuracy
-alone, both NSGA-II both objectives.
+the processor's time of this process, which neighbours on the machine change little, in one thread.
+Ours draw within the median latency, each architecture once (REINFORCE and the LSTMs: from all,
+again and again; NSGA-II: from all); the others know no limit: Optuna's TPE and random sampler see
+accuracy alone, both NSGA-II both objectives.
 
 All take turns in each repeat, in another order each time. A row has the mean over the first 100,
 1000, ... evaluations of a run: the median, least and most of the repeats.
@@ -17,12 +17,16 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.metadata
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# Before numpy starts its threads: waiting ones would count as work.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import optuna
