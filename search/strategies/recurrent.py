@@ -20,28 +20,7 @@ class RecurrentStrategy(RewardedStrategy):
     form. Architectures may be asked for again.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        target_ms: float,
-        policy: RecurrentPolicy,
-        *,
-        steps: int,
-        per_step: int,
-        reward: RewardKind,
-        strength: float,
-        seed: int,
-    ) -> None:
-        super().__init__(
-            space,
-            target_ms,
-            steps=steps,
-            per_step=per_step,
-            reward=reward,
-            strength=strength,
-            seed=seed,
-        )
-        self.policy: RecurrentPolicy = policy
+    policy: RecurrentPolicy
 
     def best(self) -> Architecture:
         """The most rewarded architecture that was evaluated; of equal ones the fastest.
@@ -109,7 +88,7 @@ class LstmReinforce(RecurrentStrategy):
         self.learning_rate = learning_rate
         self.baseline_decay = baseline_decay
         self.entropy_weight = entropy_weight
-        policy = RecurrentPolicy(
+        self.policy = RecurrentPolicy(
             space.choices,
             hidden=hidden,
             layers=layers,
@@ -123,7 +102,6 @@ class LstmReinforce(RecurrentStrategy):
         super().__init__(
             space,
             target_ms,
-            policy,
             steps=steps,
             per_step=per_step,
             reward=reward,
@@ -170,7 +148,7 @@ class LstmPpo(RecurrentStrategy):
         self.entropy_weight = entropy_weight
         self.clip = clip
         self.passes = passes
-        policy = ClippedPolicy(
+        self.policy = ClippedPolicy(
             space.choices,
             hidden=hidden,
             layers=layers,
@@ -186,7 +164,6 @@ class LstmPpo(RecurrentStrategy):
         super().__init__(
             space,
             target_ms,
-            policy,
             steps=steps,
             per_step=per_step,
             reward=reward,
